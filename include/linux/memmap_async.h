@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _LINUX_MEMMAP_ASYNC_H
+#define _LINUX_MEMMAP_ASYNC_H
+
+#include <linux/types.h>
+
+/**
+ * struct memmap_async_desc - a range of struct pages to initialize, and how
+ * @start_pfn: first pfn of the range
+ * @end_pfn: the pfn after the last one
+ * @unit_pages: what is initialized in one go, in pages: a power of two. Units
+ *	are aligned to their own size; the first and the last can be partial.
+ * @nid: the memory's node, whose CPUs do the work. A node without CPUs is
+ *	served by the nearest that has some.
+ * @nr_workers: how many work at a time; 0: as many as the node has CPUs, less
+ *	where the range is too small for so many
+ * @preemptible: @init takes longer than some microseconds for a unit, or takes
+ *	locks that sleep on PREEMPT_RT. If it does not, preemption is off while a
+ *	unit is initialized, so that nobody waits for one whose owner does not run.
+ * @init: initializes the struct pages and the pageblocks of
+ *	[@start_pfn, @end_pfn), which are borders of units or of the range, and
+ *	returns the number of pages that became available by that. It is called
+ *	on several CPUs at a time, and once for each pfn. With @can_resched it is
+ *	called from process context and should reschedule now and then; without,
+ *	it must not sleep, and interrupts can be off.
+ * @arg: passed to @init
+ *
+ * The descriptor is copied. @arg has to stay what it is until
+ * memmap_async_wait() or memmap_async_cancel() has returned.
+ */
+struct memmap_async_desc {
+	unsigned long start_pfn;
+	unsigned long end_pfn;
+	unsigned long unit_pages;
+	int nid;
+	unsigned int nr_workers;
+	bool preemptible;
+	unsigned long (*init)(unsigned long start_pfn, unsigned long end_pfn,
+			      void *arg, bool can_resched);
+	void *arg;
+};
+
+struct memmap_async;
+
+int memmap_async_run(const struct memmap_async_desc *desc);
+struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc);
+
+/*
+ * What follows is implemented twice: in Rust (memmap_async_main.rs), and for
+ * kernels without CONFIG_MEMMAP_ASYNC in memmap_async.c.
+ */
+
+/**
+ * memmap_async_start() - let the workers begin
+ * @m: from memmap_async_alloc()
+ *
+ * Context: Process context. Does not wait, cannot fail.
+ */
+void memmap_async_start(struct memmap_async *m);
+
+/**
+ * memmap_async_sync() - have some struct pages initialized now
+ * @m: from memmap_async_alloc(), started or not
+ * @start_pfn: first pfn that is needed
+ * @end_pfn: the pfn after the last one
+ *
+ * Initializes the units in question that nobody has begun with, and waits for
+ * those that somebody is at; no other unit is waited for. Kernels without
+ * CONFIG_MEMMAP_ASYNC wait for the whole range.
+ *
+ * Context: Process context, may sleep. The caller sees to it that @m is not
+ * freed meanwhile.
+ * Return: 0 when all of them may be used, -ENXIO after memmap_async_cancel(),
+ * -EINVAL if the pfns are not in the range.
+ */
+int memmap_async_sync(struct memmap_async *m, unsigned long start_pfn,
+		      unsigned long end_pfn);
+
+/**
+ * memmap_async_grow() - initialize units that nobody has begun with
+ * @m: from memmap_async_alloc()
+ * @nr_pages: how many pages have to become available
+ *
+ * For a page allocator that has run out of pages while the rest of them is
+ * being initialized. Kernels without CONFIG_MEMMAP_ASYNC do nothing here.
+ *
+ * Context: Any, interrupts off included; allocates nothing and waits for
+ * nothing. The caller sees to it that @m is not freed meanwhile.
+ * Return: The pages that became available, as told by @desc->init(). 0 if there
+ * is nothing left to begin with, though units can still be in flight then.
+ */
+unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages);
+
+/**
+ * memmap_async_wait() - wait until all of the range is initialized
+ * @m: from memmap_async_alloc(), started
+ *
+ * Returns as well when memmap_async_cancel() has.
+ *
+ * Context: Process context, sleeps.
+ */
+void memmap_async_wait(struct memmap_async *m);
+
+/**
+ * memmap_async_cancel() - stop: when this returns, nobody touches the range
+ * @m: from memmap_async_alloc()
+ *
+ * Takes as long as a unit takes; kernels without CONFIG_MEMMAP_ASYNC finish
+ * the range instead if they have begun with it.
+ *
+ * Context: Process context, sleeps.
+ */
+void memmap_async_cancel(struct memmap_async *m);
+
+/**
+ * memmap_async_free() - cancel what is still to do, and free it
+ * @m: from memmap_async_alloc(); nobody else can reach it any more
+ *
+ * Context: Process context, sleeps.
+ */
+void memmap_async_free(struct memmap_async *m);
+
+/**
+ * memmap_async_nr_pages() - the pages that became available so far
+ * @m: from memmap_async_alloc()
+ *
+ * Context: Any.
+ * Return: The sum of what @desc->init() returned.
+ */
+unsigned long memmap_async_nr_pages(const struct memmap_async *m);
+
+/**
+ * memmap_async_nr_workers() - how many work on it, on-demand callers apart
+ * @m: from memmap_async_alloc()
+ *
+ * Context: Any.
+ * Return: The number of workers.
+ */
+unsigned int memmap_async_nr_workers(const struct memmap_async *m);
+
+/* For memmap_async_alloc() only, which see. @wq stays for good. */
+struct workqueue_struct;
+struct memmap_async *memmap_async_new(const struct memmap_async_desc *desc,
+				      struct workqueue_struct *wq);
+
+#endif /* _LINUX_MEMMAP_ASYNC_H */

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who may initialise which unit, and which units are ready.
+//!
+//! A [`ClaimMap`] has two bits for each unit. `todo` is set while nobody has claimed the unit;
+//! `done` is set once it is initialised and may be read. Neither set means that somebody is at it.
+//! 64 units share a [`Word`].
+//!
+//! Claims are made by those [`Inside`] the map's gate only. [`ClaimMap::close()`] refuses all later
+//! entries and claims; once [`ClaimMap::is_empty()`] says that the last one has left, nobody
+//! touches the range any more. A unit that is neither `todo` nor `done` after that will never be
+//! done, hence whoever waits for one has to look at the gate as well.
+//!
+//! # Ordering
+//!
+//! - Publishing is a release and [`ClaimMap::is_done()`] an acquire: who sees `done` sees all that
+//!   the owner stored before.
+//! - Dropping a claim is a release and claiming an acquire: the next owner continues where the
+//!   previous one left off.
+//! - Leaving the gate is a release and [`ClaimMap::is_empty()`] an acquire: who sees it empty sees
+//!   all stores of those who were inside.
+//!
+//! Non-temporal stores are weaker than that and must be drained before a claim is published,
+//! dropped or, at the latest, the gate is left.
+//!
+//! # Context
+//!
+//! Any context. Nothing here sleeps, takes a lock, allocates or panics.
+//!
+//! This file is also compiled in user space, where loom tries all interleavings of it.
+
+use core::ops::Deref;
+use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
+
+/// The state of 64 units.
+pub(crate) struct Word {
+    todo: Atomic<u64>,
+    done: Atomic<u64>,
+}
+
+impl Word {
+    /// How many units a word holds.
+    pub(crate) const UNITS: usize = 64;
+
+    /// The state in which the units of word number `index` begin, in a map of `nr_units`: all those
+    /// that exist are up for claiming.
+    pub(crate) fn new(index: usize, nr_units: usize) -> Self {
+        let todo = match nr_units.saturating_sub(index.saturating_mul(Self::UNITS)) {
+            0 => 0,
+            nr @ 1..Self::UNITS => (1u64 << nr) - 1,
+            _ => u64::MAX,
+        };
+
+        Self {
+            todo: Atomic::new(todo),
+            done: Atomic::new(0),
+        }
+    }
+}
+
+/// Set in [`ClaimMap::gate`] when it is closed; the other bits count who is inside.
+const CLOSED: u64 = 1 << 63;
+
+/// The units of a range: which are claimed, which are done. See the [module](self).
+///
+/// The storage is the caller's choice and holds [`ClaimMap::nr_words()`] words.
+pub(crate) struct ClaimMap<S> {
+    words: S,
+    /// Units that are not done yet.
+    remaining: Atomic<u64>,
+    gate: Atomic<u64>,
+}
+
+impl<S: Deref<Target = [Word]>> ClaimMap<S> {
+    /// The words that a map of `nr_units` needs.
+    pub(crate) fn nr_words(nr_units: usize) -> usize {
+        nr_units.div_ceil(Word::UNITS)
+    }
+
+    /// A map of `nr_units`, all to do, with [`Word::new()`] called for each of `words`.
+    pub(crate) fn new(words: S, nr_units: usize) -> Self {
+        Self {
+            words,
+            remaining: Atomic::new(nr_units as u64),
+            gate: Atomic::new(0),
+        }
+    }
+
+    /// Comes in to claim units; [`None`] if the gate is closed.
+    pub(crate) fn enter(&self) -> Option<Inside<'_, S>> {
+        if self.gate.fetch_add(1, Acquire) & CLOSED != 0 {
+            self.gate.fetch_sub(1, Release);
+            return None;
+        }
+        Some(Inside { map: self })
+    }
+
+    /// Refuses all entries and claims from now on. Those who hold a claim finish it.
+    pub(crate) fn close(&self) {
+        self.gate.fetch_or(CLOSED, Full);
+    }
+
+    /// Whether [`close()`](Self::close) was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.gate.load(Relaxed) & CLOSED != 0
+    }
+
+    /// Whether the gate is closed and nobody is left inside.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gate.load(Acquire) == CLOSED
+    }
+
+    /// Whether `unit` is initialised and may be read. A unit that does not exist never is.
+    pub(crate) fn is_done(&self, unit: usize) -> bool {
+        match self.word_of(unit) {
+            Some((word, bit)) => word.done.load(Acquire) & bit != 0,
+            None => false,
+        }
+    }
+
+    /// Units that are not done yet. When this says 0, all of them may be read.
+    pub(crate) fn remaining(&self) -> u64 {
+        self.remaining.load(Acquire)
+    }
+
+    fn word_of(&self, unit: usize) -> Option<(&Word, u64)> {
+        let word = self.words.get(unit / Word::UNITS)?;
+
+        Some((word, 1 << (unit % Word::UNITS)))
+    }
+}
+
+/// Somebody who may claim: came in by [`ClaimMap::enter()`], leaves when dropped.
+///
+/// Forgetting one is safe, but then the gate is never empty again.
+pub(crate) struct Inside<'a, S: Deref<Target = [Word]>> {
+    map: &'a ClaimMap<S>,
+}
+
+impl<S: Deref<Target = [Word]>> Inside<'_, S> {
+    /// Claims `unit`; [`None`] if somebody has, if there is no such unit, or if the gate is closed.
+    pub(crate) fn claim(&self, unit: usize) -> Option<Claim<'_, S>> {
+        let (word, bit) = self.map.word_of(unit)?;
+
+        if self.map.is_closed() || word.todo.fetch_and(!bit, Acquire) & bit == 0 {
+            return None;
+        }
+        Some(Claim {
+            map: self.map,
+            word,
+            bit,
+            unit,
+        })
+    }
+
+    /// Claims some unit, of word number `hint` if it has one, else of the next that has, round and
+    /// round; [`None`] if nobody needs to claim anything at the moment, or if the gate is closed.
+    ///
+    /// That is not the end: a claim can be dropped. The end is [`ClaimMap::remaining()`] of 0.
+    pub(crate) fn claim_near(&self, hint: usize) -> Option<Claim<'_, S>> {
+        let nr_words = self.map.words.len();
+        let hint = hint.min(nr_words);
+
+        for index in (hint..nr_words).chain(0..hint) {
+            let word = self.map.words.get(index)?;
+            let mut todo = word.todo.load(Relaxed);
+
+            while todo != 0 {
+                let unit = index * Word::UNITS + todo.trailing_zeros() as usize;
+
+                if self.map.is_closed() {
+                    return None;
+                }
+                if let Some(claim) = self.claim(unit) {
+                    return Some(claim);
+                }
+                todo = word.todo.load(Relaxed);
+            }
+        }
+        None
+    }
+}
+
+impl<S: Deref<Target = [Word]>> Drop for Inside<'_, S> {
+    fn drop(&mut self) {
+        self.map.gate.fetch_sub(1, Release);
+    }
+}
+
+/// The right, and the duty, to initialise one unit.
+///
+/// It ends with [`publish()`](Self::publish). A claim that is dropped instead makes its unit
+/// available again; forgetting one is safe, but then its unit is never done.
+#[must_use = "a claim that is dropped puts its unit back"]
+pub(crate) struct Claim<'a, S: Deref<Target = [Word]>> {
+    map: &'a ClaimMap<S>,
+    word: &'a Word,
+    bit: u64,
+    unit: usize,
+}
+
+impl<S: Deref<Target = [Word]>> Claim<'_, S> {
+    /// The number of the unit.
+    pub(crate) fn unit(&self) -> usize {
+        self.unit
+    }
+
+    /// Says that the unit is initialised. Returns whether it was the last one of the map.
+    pub(crate) fn publish(self) -> bool {
+        self.word.done.fetch_or(self.bit, Release);
+        // Full: the last one to come here has seen all the others' units.
+        let last = self.map.remaining.fetch_sub(1, Full) == 1;
+
+        core::mem::forget(self);
+        last
+    }
+}
+
+impl<S: Deref<Target = [Word]>> Drop for Claim<'_, S> {
+    fn drop(&mut self) {
+        self.word.todo.fetch_or(self.bit, Release);
+    }
+}
+
+#[cfg(CONFIG_MEMMAP_ASYNC_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(memmap_async_claim)]
+mod tests {
+    use super::*;
+    use kernel::prelude::*;
+
+    fn map(nr_units: usize) -> ClaimMap<KVec<Word>> {
+        let nr_words = ClaimMap::<KVec<Word>>::nr_words(nr_units);
+        let mut words = KVec::with_capacity(nr_words, GFP_KERNEL).unwrap();
+
+        for index in 0..nr_words {
+            words.push(Word::new(index, nr_units), GFP_KERNEL).unwrap();
+        }
+        ClaimMap::new(words, nr_units)
+    }
+
+    #[test]
+    fn every_unit_once() {
+        for nr_units in [1, 63, 64, 65, 128, 1000] {
+            let map = map(nr_units);
+            let inside = map.enter().unwrap();
+            let mut last = false;
+
+            for n in 0..nr_units {
+                assert!(!last);
+                assert_eq!(map.remaining(), (nr_units - n) as u64);
+                let claim = inside.claim_near(n * 7).unwrap();
+                assert!(!map.is_done(claim.unit()));
+                let unit = claim.unit();
+                last = claim.publish();
+                assert!(map.is_done(unit));
+            }
+            assert!(last);
+            assert!(inside.claim_near(0).is_none());
+            assert_eq!(map.remaining(), 0);
+        }
+    }
+
+    #[test]
+    fn a_claim_excludes() {
+        let map = map(3);
+        let inside = map.enter().unwrap();
+        let claim = inside.claim(1).unwrap();
+
+        assert!(inside.claim(1).is_none());
+        assert!(!map.is_done(1));
+        assert!(!claim.publish());
+        assert!(inside.claim(1).is_none());
+        assert!(map.is_done(1));
+    }
+
+    #[test]
+    fn a_dropped_claim_comes_back() {
+        let map = map(65);
+        let inside = map.enter().unwrap();
+
+        drop(inside.claim(64).unwrap());
+        assert!(!map.is_done(64));
+        assert_eq!(map.remaining(), 65);
+        assert_eq!(inside.claim_near(1).unwrap().unit(), 64);
+    }
+
+    #[test]
+    fn units_that_do_not_exist() {
+        let map = map(65);
+        let inside = map.enter().unwrap();
+
+        assert!(inside.claim(65).is_none());
+        assert!(inside.claim(127).is_none());
+        assert!(inside.claim(128).is_none());
+        assert!(inside.claim(usize::MAX).is_none());
+        assert!(!map.is_done(65));
+        assert!(!map.is_done(usize::MAX));
+        assert!(inside.claim_near(usize::MAX).is_some());
+    }
+
+    #[test]
+    fn a_closed_gate_stays_closed() {
+        let map = map(2);
+        let inside = map.enter().unwrap();
+        let claim = inside.claim(0).unwrap();
+
+        assert!(!map.is_empty());
+        map.close();
+        map.close();
+        assert!(map.is_closed());
+        assert!(!map.is_empty());
+        assert!(map.enter().is_none());
+        assert!(inside.claim(1).is_none());
+        assert!(inside.claim_near(0).is_none());
+
+        // What was claimed before is finished, or put back, but not claimed again.
+        drop(claim);
+        assert!(inside.claim(0).is_none());
+        assert!(inside.claim_near(0).is_none());
+        drop(inside);
+        assert!(map.is_empty());
+        assert!(!map.is_done(0));
+        assert_eq!(map.remaining(), 2);
+    }
+}

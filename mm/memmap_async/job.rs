@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A range that is being initialised: by workers, and by whoever can't wait for them.
+//!
+//! All of them do the same, unit by unit: claim one, initialise it, publish it. So none of them
+//! ever waits for another, but for [`Job::sync()`] of a unit that somebody is at, and for
+//! [`Job::wait()`] and [`Job::cancel()`], which wait by definition.
+//!
+//! Who owns a unit is not preempted, unless the range says that its units take long. Nobody needs a
+//! wait queue therefore: a unit that is in flight is published within microseconds, and spinning is
+//! what costs least.
+//!
+//! # Lifetime
+//!
+//! A [`Job`] is reference counted. Workers hold a reference each; all others borrow the [`Handle`],
+//! whose owner keeps it until none of them can be left.
+
+use crate::{
+    claim::{Claim, ClaimMap, Inside, Word},
+    pfn::{PfnRange, Units},
+};
+use kernel::{
+    alloc::NumaNode,
+    bindings,
+    ffi::{c_ulong, c_void},
+    impl_has_work, new_work,
+    preempt::PreemptDisabled,
+    prelude::*,
+    processor::cpu_relax,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, Completion,
+    },
+    time::{delay::fsleep, Delta},
+    workqueue::{Queue, Work, WorkItem},
+};
+
+/// How much a worker does before it queues itself again, so that the scheduler and whoever else has
+/// work for this CPU get their turn: 300 microseconds at 10 ns a struct page.
+const SLICE_PAGES: usize = 32768;
+
+/// How often to look again for a unit in flight before sleeping.
+const SPINS: u32 = 1000;
+
+type Map = ClaimMap<KVVec<Word>>;
+
+/// How a piece of the range is initialised: `init()` and `arg` of a `struct memmap_async_desc`.
+struct Init {
+    func: unsafe extern "C" fn(c_ulong, c_ulong, *mut c_void, bool) -> c_ulong,
+    arg: *mut c_void,
+    preemptible: bool,
+}
+
+// SAFETY: By the contract of `struct memmap_async_desc`, `func` may be called on any CPU.
+unsafe impl Send for Init {}
+// SAFETY: By the contract of `struct memmap_async_desc`, `func` may be called on several CPUs at a
+// time for pieces that do not overlap.
+unsafe impl Sync for Init {}
+
+impl Init {
+    /// Copies what is needed of `desc`.
+    ///
+    /// # Safety
+    ///
+    /// Until the job's range is done or the job is cancelled, `desc.init` may be called as
+    /// `struct memmap_async_desc` says.
+    unsafe fn new(desc: &bindings::memmap_async_desc) -> Result<Self> {
+        Ok(Self {
+            func: desc.init.ok_or(EINVAL)?,
+            arg: desc.arg,
+            preemptible: desc.preemptible,
+        })
+    }
+
+    /// Initialises `pfns`; returns how many pages became available.
+    ///
+    /// # Safety
+    ///
+    /// `pfns` are those of the unit of `_claim`. The caller may sleep if `can_resched`.
+    unsafe fn call(
+        &self,
+        _claim: &Claim<'_, KVVec<Word>>,
+        pfns: PfnRange,
+        can_resched: bool,
+    ) -> usize {
+        // SAFETY: A claim is exclusive and is given out once, unless it was dropped unused, so that
+        // each pfn is initialised once. That there is a claim means that the range is not done, and
+        // that a cancelling task waits for its owner. Thus the promise of `new()` holds.
+        unsafe { (self.func)(pfns.start(), pfns.end(), self.arg, can_resched) }
+    }
+}
+
+/// A range that is being initialised. See the [module](self).
+#[pin_data]
+pub(crate) struct Job {
+    units: Units,
+    map: Map,
+    init: Init,
+    /// What `init` returned, added up.
+    nr_pages: Atomic<usize>,
+    /// All is done, or will never be.
+    #[pin]
+    idle: Completion,
+}
+
+impl Job {
+    /// Claims a unit by `pick` and initialises it; returns its pages and how many of them became
+    /// available. Must not be called with preemption off if `can_resched`.
+    fn claim_and_init<'a>(
+        &self,
+        inside: &'a Inside<'_, KVVec<Word>>,
+        can_resched: bool,
+        pick: impl FnOnce(&'a Inside<'_, KVVec<Word>>) -> Option<Claim<'a, KVVec<Word>>>,
+    ) -> Option<Unit> {
+        // Before the claim, and until it is published.
+        let _guard = (!self.init.preemptible).then(PreemptDisabled::new);
+
+        let claim = pick(inside)?;
+        let unit = claim.unit();
+        let pfns = self.units.pfns(unit)?;
+
+        // SAFETY: `pfns` was looked up for this claim. We may sleep if the caller may and we did
+        // not turn preemption off.
+        let available = unsafe {
+            self.init
+                .call(&claim, pfns, can_resched && self.init.preemptible)
+        };
+        self.nr_pages.fetch_add(available, Relaxed);
+
+        if claim.publish() {
+            self.idle.complete_all();
+        }
+        Some(Unit {
+            index: unit,
+            nr_pages: pfns.nr_pages(),
+            available,
+        })
+    }
+
+    /// Initialises what is needed of `pfns`, now. May sleep. See `memmap_async_sync()`.
+    pub(crate) fn sync(&self, pfns: PfnRange) -> Result {
+        for unit in self.units.covering(pfns).ok_or(EINVAL)? {
+            self.sync_unit(unit)?;
+        }
+        Ok(())
+    }
+
+    fn sync_unit(&self, unit: usize) -> Result {
+        let mut spins = 0;
+
+        loop {
+            if self.map.is_closed() {
+                return Err(ENXIO);
+            }
+            if self.map.is_done(unit) {
+                return Ok(());
+            }
+            if let Some(inside) = self.map.enter() {
+                self.claim_and_init(&inside, true, |inside| inside.claim(unit));
+            }
+            relax(&mut spins);
+        }
+    }
+
+    /// Initialises units until `nr_pages` are available. Any context. See `memmap_async_grow()`.
+    pub(crate) fn grow(&self, nr_pages: usize) -> usize {
+        let mut available: usize = 0;
+
+        if let Some(inside) = self.map.enter() {
+            while available < nr_pages {
+                // From the front: this is where the first worker begins, and leaves first.
+                match self.claim_and_init(&inside, false, |inside| inside.claim_near(0)) {
+                    Some(unit) => available = available.saturating_add(unit.available),
+                    None => break,
+                }
+            }
+        }
+        available
+    }
+
+    /// Waits until the range is done or the job is cancelled. May sleep.
+    pub(crate) fn wait(&self) {
+        self.idle.wait_for_completion();
+    }
+
+    /// Sees to it that nobody touches the range any more. May sleep.
+    pub(crate) fn cancel(&self) {
+        let mut spins = 0;
+
+        self.map.close();
+        while !self.map.is_empty() {
+            relax(&mut spins);
+        }
+        self.idle.complete_all();
+    }
+
+    /// The pages that became available so far. Any context.
+    pub(crate) fn nr_pages(&self) -> usize {
+        self.nr_pages.load(Relaxed)
+    }
+}
+
+/// A unit that was just initialised.
+struct Unit {
+    index: usize,
+    nr_pages: usize,
+    available: usize,
+}
+
+/// Waits a little for a unit in flight; sleeps when that does not help.
+fn relax(spins: &mut u32) {
+    if *spins < SPINS {
+        *spins += 1;
+        cpu_relax();
+    } else {
+        fsleep(Delta::from_micros(50));
+    }
+}
+
+/// One of those who initialise a [`Job`] in the background.
+#[pin_data]
+struct Worker {
+    job: Arc<Job>,
+    queue: &'static Queue,
+    node: NumaNode,
+    /// The word of the claim map to go on with. Only a hint.
+    word: Atomic<usize>,
+    #[pin]
+    work: Work<Worker>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Worker { self.work }
+}
+
+impl Worker {
+    /// Initialises [`SLICE_PAGES`]; returns whether there is more to do.
+    fn slice(&self) -> bool {
+        let Some(inside) = self.job.map.enter() else {
+            return false;
+        };
+        let mut nr_pages: usize = 0;
+
+        while nr_pages < SLICE_PAGES {
+            let word = self.word.load(Relaxed);
+
+            match self
+                .job
+                .claim_and_init(&inside, true, |inside| inside.claim_near(word))
+            {
+                Some(unit) => {
+                    self.word.store(unit.index / Word::UNITS, Relaxed);
+                    nr_pages = nr_pages.saturating_add(unit.nr_pages);
+                }
+                // All claimed. No claim of ours is dropped unused, so that is for good.
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+impl WorkItem for Worker {
+    type Pointer = Arc<Worker>;
+
+    fn run(this: Arc<Worker>) {
+        if this.slice() {
+            let (queue, node) = (this.queue, this.node);
+
+            // It runs, so it is not queued, unless by `Handle::start()` just now.
+            let _ = queue.enqueue_on_node(node, this);
+        }
+    }
+}
+
+/// A [`Job`] with its workers: what `struct memmap_async` is in C.
+pub(crate) struct Handle {
+    job: Arc<Job>,
+    workers: KVec<Arc<Worker>>,
+}
+
+impl Handle {
+    /// Prepares a job. Nothing is initialised yet. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// `desc` is valid, and so is what it promises, until the job's range is done or the job is
+    /// cancelled.
+    pub(crate) unsafe fn new(
+        desc: &bindings::memmap_async_desc,
+        queue: &'static Queue,
+    ) -> Result<Self> {
+        let range = PfnRange::new(desc.start_pfn, desc.end_pfn).ok_or(EINVAL)?;
+        let units = Units::new(range, desc.unit_pages).ok_or(EINVAL)?;
+        let node = NumaNode::new(desc.nid).unwrap_or(NumaNode::NO_NODE);
+        // SAFETY: The promise is passed on.
+        let init = unsafe { Init::new(desc)? };
+
+        let nr_units = units.count();
+        let nr_words = Map::nr_words(nr_units);
+        let mut words = KVVec::with_capacity(nr_words, GFP_KERNEL)?;
+        for index in 0..nr_words {
+            words.push(Word::new(index, nr_units), GFP_KERNEL)?;
+        }
+
+        let job = Arc::pin_init(
+            pin_init!(Job {
+                units,
+                map: Map::new(words, nr_units),
+                init,
+                nr_pages: Atomic::new(0),
+                idle <- Completion::new(),
+            }),
+            GFP_KERNEL,
+        )?;
+
+        // Each begins in a part of the range of its own, and goes round from there.
+        let nr_workers = (desc.nr_workers as usize).clamp(1, nr_units);
+        let mut workers = KVec::with_capacity(nr_workers, GFP_KERNEL)?;
+        for index in 0..nr_workers {
+            let job = job.clone();
+            let worker = Arc::pin_init(
+                pin_init!(Worker {
+                    job,
+                    queue,
+                    node,
+                    word: Atomic::new(index * nr_words / nr_workers),
+                    work <- new_work!("memmap_async::Worker"),
+                }),
+                GFP_KERNEL,
+            )?;
+            workers.push(worker, GFP_KERNEL)?;
+        }
+
+        Ok(Self { job, workers })
+    }
+
+    /// Lets the workers begin. Does not wait.
+    pub(crate) fn start(&self) {
+        for worker in &self.workers {
+            // One that is queued already is as good.
+            let _ = worker.queue.enqueue_on_node(worker.node, worker.clone());
+        }
+    }
+
+    /// The job.
+    pub(crate) fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// How many workers there are.
+    pub(crate) fn nr_workers(&self) -> usize {
+        self.workers.len()
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Initialisation of the memmap, the array of `struct page`: the engine.
+//!
+//! Boot and device memory call it through `include/linux/memmap_async.h`. What it has to initialise
+//! and how is theirs to say; who initialises which piece, and when, is decided here.
+//!
+//! - [`pfn`]: ranges of page frame numbers, cut into units
+//! - [`claim`]: who may initialise which unit, which ones are ready
+//! - [`job`]: a range on its way, the workers, and those who can't wait for them
+//!
+//! This file holds what C calls, as the header documents it. What is better in C is in
+//! `memmap_async.c`.
+
+mod claim;
+mod job;
+mod pfn;
+
+use job::Handle;
+use kernel::{
+    bindings,
+    ffi::{
+        c_int,
+        c_uint,
+        c_ulong, //
+    },
+    prelude::*,
+    types::ForeignOwnable,
+    workqueue::Queue,
+};
+use pfn::PfnRange;
+
+type Foreign = KBox<Handle>;
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`], and is not freed before `'a` ends.
+unsafe fn borrow<'a>(m: *const bindings::memmap_async) -> &'a Handle {
+    // SAFETY: By the safety requirement; `new` made it from a `Foreign`.
+    unsafe { Foreign::borrow(m.cast_mut().cast()) }
+}
+
+/// The part of `memmap_async_alloc()` that is not the same for all kernels.
+///
+/// # Safety
+///
+/// `desc` is valid and keeps its promises. `wq` is valid for good, and an unbound workqueue.
+#[export]
+pub unsafe extern "C" fn memmap_async_new(
+    desc: *const bindings::memmap_async_desc,
+    wq: *mut bindings::workqueue_struct,
+) -> *mut bindings::memmap_async {
+    // SAFETY: By the safety requirements.
+    let handle = unsafe { Handle::new(&*desc, Queue::from_raw(wq)) };
+
+    match handle.and_then(|handle| Ok(KBox::new(handle, GFP_KERNEL)?)) {
+        Ok(handle) => Foreign::into_foreign(handle).cast(),
+        Err(err) => err.to_ptr(),
+    }
+}
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`] and not freed.
+#[export]
+pub unsafe extern "C" fn memmap_async_start(m: *mut bindings::memmap_async) {
+    // SAFETY: By the safety requirement.
+    unsafe { borrow(m) }.start();
+}
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`] and not freed.
+#[export]
+pub unsafe extern "C" fn memmap_async_sync(
+    m: *mut bindings::memmap_async,
+    start_pfn: c_ulong,
+    end_pfn: c_ulong,
+) -> c_int {
+    // SAFETY: By the safety requirement.
+    let job = unsafe { borrow(m) }.job();
+
+    match PfnRange::new(start_pfn, end_pfn)
+        .ok_or(EINVAL)
+        .and_then(|pfns| job.sync(pfns))
+    {
+        Ok(()) => 0,
+        Err(err) => err.to_errno(),
+    }
+}
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`] and not freed.
+#[export]
+pub unsafe extern "C" fn memmap_async_grow(
+    m: *mut bindings::memmap_async,
+    nr_pages: c_ulong,
+) -> c_ulong {
+    // SAFETY: By the safety requirement.
+    unsafe { borrow(m) }.job().grow(nr_pages)
+}
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`], started, and not freed.
+#[export]
+pub unsafe extern "C" fn memmap_async_wait(m: *mut bindings::memmap_async) {
+    // SAFETY: By the safety requirement.
+    unsafe { borrow(m) }.job().wait();
+}
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`] and not freed.
+#[export]
+pub unsafe extern "C" fn memmap_async_cancel(m: *mut bindings::memmap_async) {
+    // SAFETY: By the safety requirement.
+    unsafe { borrow(m) }.job().cancel();
+}
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`], and nobody uses it any more.
+#[export]
+pub unsafe extern "C" fn memmap_async_free(m: *mut bindings::memmap_async) {
+    // SAFETY: By the safety requirement this is the last use of what `new` made from a `Foreign`.
+    let handle = unsafe { Foreign::from_foreign(m.cast()) };
+
+    // A worker can still be about to find out that nothing is left to do; it has its reference.
+    handle.job().cancel();
+}
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`] and not freed.
+#[export]
+pub unsafe extern "C" fn memmap_async_nr_pages(m: *const bindings::memmap_async) -> c_ulong {
+    // SAFETY: By the safety requirement.
+    unsafe { borrow(m) }.job().nr_pages()
+}
+
+/// # Safety
+///
+/// `m` is from [`memmap_async_new()`] and not freed.
+#[export]
+pub unsafe extern "C" fn memmap_async_nr_workers(m: *const bindings::memmap_async) -> c_uint {
+    // SAFETY: By the safety requirement.
+    unsafe { borrow(m) }.nr_workers() as c_uint
+}

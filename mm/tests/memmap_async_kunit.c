@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests for memmap_async, with an init function that only counts: which
+ * pfns, how often, on how many CPUs at a time, and whether it may sleep.
+ *
+ * Run them again through debugfs once the system is up: what is wrongly marked
+ * __init goes unnoticed as long as the init sections have not been freed.
+ */
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/err.h>
+#include <linux/kthread.h>
+#include <linux/memmap_async.h>
+#include <linux/preempt.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#define UNIT		512UL
+#define START		(7 * UNIT + 100)
+#define END		(2000 * UNIT + 11)
+
+struct memmap_test {
+	struct memmap_async_desc desc;
+	u8 *seen;		/* by pfn - START; each is written by its owner only */
+	atomic_t twice, torn, outside, slept;
+	atomic_t inside, most_inside;
+	atomic_long_t pages;
+	struct completion *stall;	/* the first caller waits for it */
+	struct completion stalled;
+	atomic_t nr_calls;
+	unsigned int udelay;
+};
+
+static unsigned long count_init(unsigned long start_pfn, unsigned long end_pfn,
+				void *arg, bool can_resched)
+{
+	struct memmap_test *t = arg;
+	int inside = atomic_inc_return(&t->inside);
+	unsigned long pfn;
+
+	if (inside > atomic_read(&t->most_inside))
+		atomic_set(&t->most_inside, inside);
+
+	if ((start_pfn != t->desc.start_pfn && start_pfn % t->desc.unit_pages) ||
+	    (end_pfn != t->desc.end_pfn && end_pfn % t->desc.unit_pages))
+		atomic_inc(&t->torn);
+	if (can_resched && (preempt_count() || irqs_disabled()))
+		atomic_inc(&t->slept);
+
+	if (atomic_inc_return(&t->nr_calls) == 1 && t->stall) {
+		complete(&t->stalled);
+		wait_for_completion(t->stall);
+	}
+	if (t->udelay)
+		udelay(t->udelay);
+
+	for (pfn = start_pfn; pfn < end_pfn; pfn++) {
+		if (pfn < t->desc.start_pfn || pfn >= t->desc.end_pfn)
+			atomic_inc(&t->outside);
+		else if (t->seen[pfn - t->desc.start_pfn]++)
+			atomic_inc(&t->twice);
+	}
+
+	if (can_resched)
+		cond_resched();
+	atomic_long_add(end_pfn - start_pfn, &t->pages);
+	atomic_dec(&t->inside);
+	return end_pfn - start_pfn;
+}
+
+KUNIT_DEFINE_ACTION_WRAPPER(memmap_test_vfree, vfree, const void *);
+KUNIT_DEFINE_ACTION_WRAPPER(memmap_test_free, memmap_async_free, struct memmap_async *);
+
+static struct memmap_test *memmap_test_alloc(struct kunit *test,
+					     unsigned long start_pfn,
+					     unsigned long end_pfn)
+{
+	struct memmap_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, t);
+	t->seen = vzalloc(end_pfn - start_pfn);
+	KUNIT_ASSERT_NOT_NULL(test, t->seen);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, memmap_test_vfree, t->seen));
+	init_completion(&t->stalled);
+
+	t->desc.start_pfn = start_pfn;
+	t->desc.end_pfn = end_pfn;
+	t->desc.unit_pages = UNIT;
+	t->desc.nid = NUMA_NO_NODE;
+	t->desc.init = count_init;
+	t->desc.arg = t;
+	return t;
+}
+
+static struct memmap_async *memmap_test_job(struct kunit *test, struct memmap_test *t)
+{
+	struct memmap_async *m = memmap_async_alloc(&t->desc);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, m);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, memmap_test_free, m));
+	return m;
+}
+
+/* Each pfn of the range was initialized, once, by whole units. */
+static void expect_all_once(struct kunit *test, struct memmap_test *t)
+{
+	unsigned long nr_pages = t->desc.end_pfn - t->desc.start_pfn;
+
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->twice), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->outside), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->torn), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->slept), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->inside), 0);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), nr_pages);
+	KUNIT_EXPECT_NULL(test, memchr_inv(t->seen, 1, nr_pages));
+}
+
+struct memmap_case {
+	const char *name;
+	unsigned long start_pfn, end_pfn, unit_pages;
+	unsigned int nr_workers;
+	bool preemptible;
+};
+
+static const struct memmap_case memmap_cases[] = {
+	{ "default workers", START, END, UNIT, 0 },
+	{ "one worker", START, END, UNIT, 1 },
+	{ "two workers", START, END, UNIT, 2 },
+	{ "many workers", START, END, UNIT, 50 },
+	{ "many workers, preemptible", START, END, UNIT, 50, true },
+	{ "more workers than units", START, START + 3 * UNIT, UNIT, 50 },
+	{ "one page", START, START + 1, UNIT, 2 },
+	{ "one unit", UNIT, 2 * UNIT, UNIT, 2 },
+	{ "pfn 0", 0, 70 * UNIT, UNIT, 2 },
+	{ "64 units", 0, 64 * UNIT, UNIT, 2 },
+	{ "65 units", 0, 64 * UNIT + 1, UNIT, 2 },
+	{ "units of one page", START, START + 1000, 1, 2 },
+	{ "one unit larger than the range", START, END, 1UL << 30, 2, true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(memmap, memmap_cases, name);
+
+static struct memmap_test *memmap_case_alloc(struct kunit *test)
+{
+	const struct memmap_case *c = test->param_value;
+	struct memmap_test *t = memmap_test_alloc(test, c->start_pfn, c->end_pfn);
+
+	t->desc.unit_pages = c->unit_pages;
+	t->desc.nr_workers = c->nr_workers;
+	t->desc.preemptible = c->preemptible;
+	return t;
+}
+
+static void memmap_run(struct kunit *test)
+{
+	struct memmap_test *t = memmap_case_alloc(test);
+
+	KUNIT_EXPECT_EQ(test, memmap_async_run(&t->desc), 0);
+	expect_all_once(test, t);
+}
+
+static void memmap_start_wait(struct kunit *test)
+{
+	struct memmap_test *t = memmap_case_alloc(test);
+	struct memmap_async *m = memmap_test_job(test, t);
+
+	memmap_async_start(m);
+	memmap_async_wait(m);
+	expect_all_once(test, t);
+	KUNIT_EXPECT_EQ(test, memmap_async_nr_pages(m), t->desc.end_pfn - t->desc.start_pfn);
+	KUNIT_EXPECT_GT(test, memmap_async_nr_workers(m), 0);
+}
+
+static void memmap_refused(struct kunit *test)
+{
+	static const struct {
+		unsigned long start_pfn, end_pfn, unit_pages;
+	} bad[] = {
+		{ 0, 0, UNIT },
+		{ START, START, UNIT },
+		{ END, START, UNIT },
+		{ ULONG_MAX, 0, UNIT },
+		{ ULONG_MAX - UNIT, UNIT, UNIT },
+		{ 0, ULONG_MAX, UNIT },
+		{ START, ULONG_MAX, UNIT },
+		{ START, END, 0 },
+		{ START, END, UNIT + 1 },
+		{ START, END, 3 },
+	};
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct memmap_async *m;
+
+		t->desc.start_pfn = bad[i].start_pfn;
+		t->desc.end_pfn = bad[i].end_pfn;
+		t->desc.unit_pages = bad[i].unit_pages;
+
+		KUNIT_EXPECT_EQ_MSG(test, memmap_async_run(&t->desc), -EINVAL, "%d", i);
+		m = memmap_async_alloc(&t->desc);
+		KUNIT_EXPECT_EQ_MSG(test, PTR_ERR_OR_ZERO(m), -EINVAL, "%d", i);
+		if (!IS_ERR(m))
+			memmap_async_free(m);
+	}
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 0);
+}
+
+static struct memmap_async *no_memory(const struct memmap_async_desc *desc)
+{
+	return ERR_PTR(-ENOMEM);
+}
+
+/* Without memory for the workers it is done all the same, by the caller. */
+static void memmap_no_memory(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+
+	t->desc.nr_workers = 2;
+	kunit_activate_static_stub(test, memmap_async_alloc, no_memory);
+	KUNIT_EXPECT_EQ(test, memmap_async_run(&t->desc), 0);
+	kunit_deactivate_static_stub(test, memmap_async_alloc);
+
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 1);
+	expect_all_once(test, t);
+}
+
+static void memmap_sync(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct memmap_async *m = memmap_test_job(test, t);
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START - 1, START + 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - 1, END + 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, START), -EINVAL);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START + 1, START), -EINVAL);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 0);
+
+	/* Not started: whoever needs pages gets them. */
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - UNIT, END), 0);
+	KUNIT_EXPECT_NULL(test, memchr_inv(t->seen + END - START - UNIT, 1, UNIT));
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), 0);
+	expect_all_once(test, t);
+
+	/* Nothing is left for those who come late. */
+	memmap_async_start(m);
+	memmap_async_wait(m);
+	expect_all_once(test, t);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), 0);
+	expect_all_once(test, t);
+}
+
+/* After cancelling nothing is touched, and nobody gets anything. */
+static void memmap_cancel(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct memmap_async *m = memmap_test_job(test, t);
+
+	memmap_async_cancel(m);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, START + 1), -ENXIO);
+	KUNIT_EXPECT_EQ(test, memmap_async_grow(m, 1), 0);
+	memmap_async_start(m);
+	memmap_async_wait(m);
+	memmap_async_cancel(m);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), -ENXIO);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 0);
+}
+
+#ifdef CONFIG_MEMMAP_ASYNC
+
+/* A job with one worker, which has claimed a unit and does not get on with it. */
+static struct memmap_async *memmap_test_stalled_job(struct kunit *test,
+						    struct memmap_test *t,
+						    struct completion *stall)
+{
+	struct memmap_async *m;
+
+	init_completion(stall);
+	t->stall = stall;
+	t->desc.nr_workers = 1;
+	t->desc.preemptible = true;
+
+	m = memmap_test_job(test, t);
+	memmap_async_start(m);
+	wait_for_completion(&t->stalled);
+	return m;
+}
+
+/* Who needs a page gets its unit, and nothing but that. */
+static void memmap_sync_one_unit(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct memmap_async *m = memmap_test_job(test, t);
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, 100 * UNIT + 7, 100 * UNIT + 8), 0);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), UNIT);
+	KUNIT_EXPECT_NULL(test, memchr_inv(t->seen + 100 * UNIT - START, 1, UNIT));
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, 100 * UNIT - 1, 101 * UNIT + 1), 0);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), 3 * UNIT);
+
+	memmap_async_start(m);
+	memmap_async_wait(m);
+	expect_all_once(test, t);
+}
+
+/* A worker that does not get on holds up nobody who needs another unit. */
+static void memmap_sync_passes_worker(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct completion stall;
+	struct memmap_async *m = memmap_test_stalled_job(test, t, &stall);
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - 1, END), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 2);
+
+	complete(&stall);
+	memmap_async_wait(m);
+	expect_all_once(test, t);
+}
+
+static void memmap_grow(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct completion stall;
+	struct memmap_async *m = memmap_test_stalled_job(test, t, &stall);
+	unsigned long flags, some, rest, none;
+
+	local_irq_save(flags);
+	some = memmap_async_grow(m, 10 * UNIT);
+	rest = memmap_async_grow(m, ULONG_MAX);
+	/* The worker's unit is in flight: neither wait for it nor claim to have it. */
+	none = memmap_async_grow(m, 1);
+	local_irq_restore(flags);
+
+	KUNIT_EXPECT_GE(test, some, 10 * UNIT);
+	KUNIT_EXPECT_LT(test, some, 11 * UNIT);
+	KUNIT_EXPECT_EQ(test, some + rest, atomic_long_read(&t->pages));
+	KUNIT_EXPECT_GE(test, some + rest, END - START - UNIT);
+	KUNIT_EXPECT_EQ(test, none, 0);
+
+	complete(&stall);
+	memmap_async_wait(m);
+	expect_all_once(test, t);
+	KUNIT_EXPECT_EQ(test, memmap_async_grow(m, 1), 0);
+}
+
+struct memmap_racer {
+	struct memmap_async *m;
+	struct memmap_test *t;
+	unsigned int step;
+	int err;
+	struct completion done;
+};
+
+/* Needs pages all over the range, and checks that they are ready when told so. */
+static int memmap_race_sync(void *data)
+{
+	struct memmap_racer *r = data;
+	unsigned long nr_pages = END - START, pos = r->step, i;
+
+	for (i = 0; i < 500 && !r->err; i++) {
+		pos = (pos + r->step * UNIT) % (nr_pages - 2 * UNIT);
+		r->err = memmap_async_sync(r->m, START + pos, START + pos + UNIT + 1);
+		if (!r->err && memchr_inv(r->t->seen + pos, 1, UNIT + 1))
+			r->err = -EIO;
+	}
+	complete(&r->done);
+	return 0;
+}
+
+static int memmap_race_grow(void *data)
+{
+	struct memmap_racer *r = data;
+
+	while (memmap_async_grow(r->m, r->step))
+		cond_resched();
+	complete(&r->done);
+	return 0;
+}
+
+static int memmap_race_cancel(void *data)
+{
+	struct memmap_racer *r = data;
+
+	memmap_async_cancel(r->m);
+	complete(&r->done);
+	return 0;
+}
+
+static void memmap_racer_run(struct kunit *test, struct memmap_racer *r,
+			     int (*fn)(void *), struct memmap_async *m,
+			     struct memmap_test *t, unsigned int step)
+{
+	r->m = m;
+	r->t = t;
+	r->step = step;
+	r->err = 0;
+	init_completion(&r->done);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(fn, r, "memmap_racer")));
+}
+
+/* Workers, those who need certain pages and those who need any, at a time. */
+static void memmap_race(struct kunit *test)
+{
+	static const unsigned int workers[] = { 1, 2, 20 };
+	struct memmap_racer r[4];
+	int i, j;
+
+	for (i = 0; i < 3 * ARRAY_SIZE(workers); i++) {
+		struct memmap_test *t = memmap_test_alloc(test, START, END);
+		struct memmap_async *m;
+
+		t->desc.nr_workers = workers[i % ARRAY_SIZE(workers)];
+		t->desc.preemptible = i & 1;
+		m = memmap_test_job(test, t);
+
+		memmap_async_start(m);
+		memmap_racer_run(test, &r[0], memmap_race_sync, m, t, 7);
+		memmap_racer_run(test, &r[1], memmap_race_sync, m, t, 911);
+		memmap_racer_run(test, &r[2], memmap_race_grow, m, t, 1);
+		memmap_racer_run(test, &r[3], memmap_race_grow, m, t, 20 * UNIT);
+		for (j = 0; j < ARRAY_SIZE(r); j++) {
+			wait_for_completion(&r[j].done);
+			KUNIT_EXPECT_EQ(test, r[j].err, 0);
+		}
+		memmap_async_wait(m);
+		expect_all_once(test, t);
+	}
+}
+
+/* Cancelling waits for the unit in flight, for that only, and lets nobody in. */
+static void memmap_cancel_in_flight(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct completion stall;
+	struct memmap_async *m = memmap_test_stalled_job(test, t, &stall);
+	struct memmap_racer r;
+
+	memmap_racer_run(test, &r, memmap_race_cancel, m, t, 0);
+	KUNIT_EXPECT_EQ(test, wait_for_completion_timeout(&r.done, msecs_to_jiffies(50)), 0);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - 1, END), -ENXIO);
+	KUNIT_EXPECT_EQ(test, memmap_async_grow(m, 1), 0);
+
+	complete(&stall);
+	wait_for_completion(&r.done);
+	memmap_async_wait(m);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, START + 1), -ENXIO);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->inside), 0);
+}
+
+/* Cancelled at all moments: what was touched is whole, and then none is. */
+static void memmap_cancel_race(struct kunit *test)
+{
+	int round, late = 0;
+
+	for (round = 0; round < 40; round++) {
+		struct memmap_test *t = memmap_test_alloc(test, START, END);
+		struct memmap_async *m;
+		struct memmap_racer r;
+		int nr_calls;
+
+		t->desc.nr_workers = 1 + round % 4;
+		t->udelay = 5;
+		m = memmap_test_job(test, t);
+		memmap_async_start(m);
+		memmap_racer_run(test, &r, memmap_race_sync, m, t, 7);
+		fsleep(round * 100);
+		memmap_async_cancel(m);
+
+		KUNIT_EXPECT_EQ(test, atomic_read(&t->inside), 0);
+		nr_calls = atomic_read(&t->nr_calls);
+		late += nr_calls && atomic_long_read(&t->pages) < END - START;
+		wait_for_completion(&r.done);
+		KUNIT_EXPECT_TRUE(test, !r.err || r.err == -ENXIO);
+		memmap_async_wait(m);
+		fsleep(200);
+		KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), nr_calls);
+		KUNIT_EXPECT_EQ(test, atomic_read(&t->twice), 0);
+		KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), -ENXIO);
+	}
+	/* Else this test tested nothing. */
+	KUNIT_EXPECT_GT(test, late, 0);
+}
+
+#endif /* CONFIG_MEMMAP_ASYNC */
+
+static struct kunit_case memmap_async_test_cases[] = {
+	KUNIT_CASE_PARAM(memmap_run, memmap_gen_params),
+	KUNIT_CASE_PARAM(memmap_start_wait, memmap_gen_params),
+	KUNIT_CASE(memmap_refused),
+	KUNIT_CASE(memmap_no_memory),
+	KUNIT_CASE(memmap_sync),
+	KUNIT_CASE(memmap_cancel),
+	{}
+};
+
+static struct kunit_suite memmap_async_test_suite = {
+	.name = "memmap_async",
+	.test_cases = memmap_async_test_cases,
+};
+
+kunit_test_suites(&memmap_async_test_suite);
+
+#ifdef CONFIG_MEMMAP_ASYNC
+
+static struct kunit_case memmap_async_engine_test_cases[] = {
+	KUNIT_CASE(memmap_sync_one_unit),
+	KUNIT_CASE(memmap_sync_passes_worker),
+	KUNIT_CASE(memmap_grow),
+	KUNIT_CASE(memmap_race),
+	KUNIT_CASE(memmap_cancel_in_flight),
+	KUNIT_CASE(memmap_cancel_race),
+	{}
+};
+
+static struct kunit_suite memmap_async_engine_test_suite = {
+	.name = "memmap_async_engine",
+	.test_cases = memmap_async_engine_test_cases,
+};
+
+kunit_test_suites(&memmap_async_engine_test_suite);
+
+#endif /* CONFIG_MEMMAP_ASYNC */
+
+MODULE_DESCRIPTION("KUnit tests for memmap_async");
+MODULE_LICENSE("GPL");

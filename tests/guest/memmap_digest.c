@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * memmap_digest START_PFN NR_PAGES: prints digests of the struct pages of a
+ * ZONE_DEVICE range and of its pageblock bits, one line a section and a total,
+ * so that two kernels can be compared.
+ *
+ * One binary for any x86-64 kernel: vmcoreinfo says where the page tables and
+ * the sections are, and /dev/mem gives the memory behind them.  (/proc/kcore
+ * holds the memmap of System RAM only.)  What vmcoreinfo does not tell, the
+ * layout of struct mem_section_usage, is checked against the subsection map.
+ *
+ * The pgmap pointer is the one word that may differ from boot to boot: it is
+ * replaced by 1 where it is what most pages have, and left alone elsewhere.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE_BYTES	4096UL
+#define KERNEL_MAP	0xffffffff80000000UL
+#define PTE_ADDRESS	0x000ffffffffff000UL
+#define PTE_PRESENT	1UL
+#define PTE_HUGE	0x80UL
+#define SUBSECTION	(2UL << 20)
+
+static int mem;
+static char *vmcoreinfo;
+static uint64_t top_table;
+static int levels;
+
+static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fputs("memmap_digest: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	exit(1);
+}
+
+static uint64_t info(const char *key, int base)
+{
+	char *line = vmcoreinfo;
+	size_t length = strlen(key);
+
+	while (line && *line) {
+		if (!strncmp(line, key, length) && line[length] == '=')
+			return strtoull(line + length + 1, NULL, base);
+		line = strchr(line, '\n');
+		if (line)
+			line++;
+	}
+	die("vmcoreinfo has no %s", key);
+}
+
+static void *map_phys(uint64_t phys, size_t size)
+{
+	void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, mem, phys);
+
+	if (map == MAP_FAILED)
+		die("cannot map %#lx bytes at physical %#lx: %s", size, phys, strerror(errno));
+	return map;
+}
+
+static uint64_t entry(uint64_t table, unsigned int index)
+{
+	static uint64_t mapped = -1;
+	static uint64_t *map;
+
+	if (table != mapped) {
+		if (map)
+			munmap(map, PAGE_BYTES);
+		map = map_phys(table, PAGE_BYTES);
+		mapped = table;
+	}
+	return map[index];
+}
+
+/* What of the kernel's address space is physically contiguous from VIRT on. */
+static uint64_t walk(uint64_t virt, uint64_t *left)
+{
+	uint64_t table = top_table;
+	int level;
+
+	for (level = levels; level > 0; level--) {
+		unsigned int shift = 12 + 9 * (level - 1);
+		uint64_t e = entry(table, virt >> shift & 511);
+
+		if (!(e & PTE_PRESENT))
+			die("kernel address %#lx is not mapped (level %d)", virt, level);
+		if (level == 1 || (e & PTE_HUGE)) {
+			uint64_t offset = virt & ((1UL << shift) - 1);
+
+			*left = (1UL << shift) - offset;
+			return (e & PTE_ADDRESS & ~((1UL << shift) - 1)) + offset;
+		}
+		table = e & PTE_ADDRESS;
+	}
+	die("unreachable");
+}
+
+static void copy_kernel(uint64_t virt, void *to, size_t size)
+{
+	while (size) {
+		uint64_t left, phys = walk(virt, &left);
+		uint64_t page = phys & ~(PAGE_BYTES - 1);
+		size_t head = phys - page, part;
+		char *map;
+
+		/* Large leaves in pieces of 2 MiB, which keeps the maps small. */
+		if (left > SUBSECTION - (phys & (SUBSECTION - 1)))
+			left = SUBSECTION - (phys & (SUBSECTION - 1));
+		part = left < size ? left : size;
+		map = map_phys(page, (head + part + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1));
+		memcpy(to, map + head, part);
+		munmap(map, (head + part + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1));
+		virt += part;
+		to = (char *)to + part;
+		size -= part;
+	}
+}
+
+static uint64_t fnv(uint64_t hash, uint64_t word)
+{
+	hash = (hash ^ word) * 0x100000001b3UL;
+	return hash ^ hash >> 29;
+}
+
+#define FNV_START	0xcbf29ce484222325UL
+
+/* The kernel tells where its vmcoreinfo is, as "physical-address size". */
+static void read_vmcoreinfo(void)
+{
+	uint64_t phys, page;
+	size_t size, mapped;
+	FILE *file = fopen("/sys/kernel/vmcoreinfo", "r");
+	char *map, *text;
+
+	if (!file || fscanf(file, "%lx %zx", &phys, &size) != 2)
+		die("no /sys/kernel/vmcoreinfo: the kernel needs CONFIG_PROC_KCORE=y");
+	fclose(file);
+	page = phys & ~(PAGE_BYTES - 1);
+	mapped = (phys - page + size + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+	map = map_phys(page, mapped);
+	text = memmem(map + (phys - page), size, "OSRELEASE=", 10);
+	if (!text)
+		die("there is no vmcoreinfo at %#lx", phys);
+	vmcoreinfo = strndup(text, map + (phys - page) + size - text);
+	munmap(map, mapped);
+}
+
+struct section {
+	uint64_t pages;
+	uint64_t pageblocks;
+};
+
+static uint64_t section_bytes, section_pages, page_size;
+
+static void digest_pageblocks(struct section *section, uint64_t usage, uint64_t from, uint64_t to)
+{
+	unsigned int subsections = section_bytes / SUBSECTION, i;
+	uint64_t map[8];
+	uint8_t flags[512];
+
+	/* struct rcu_head, then the subsection map, then the pageblock flags */
+	if (subsections % 64 || subsections > 512)
+		die("sections of %#lx bytes are new to me", section_bytes);
+	copy_kernel(usage + 16, map, subsections / 8);
+	for (i = from * PAGE_BYTES / SUBSECTION; i < to * PAGE_BYTES / SUBSECTION; i++)
+		if (!(map[i / 64] >> i % 64 & 1))
+			die("subsection %u is not in the section's map: struct mem_section_usage changed?",
+			    i);
+	/* CONFIG_MEMORY_ISOLATION makes it five bits a pageblock, rounded up. */
+	copy_kernel(usage + 16 + subsections / 8, flags, subsections);
+	for (i = from * PAGE_BYTES / SUBSECTION; i < to * PAGE_BYTES / SUBSECTION; i++) {
+		if (flags[i] >> 5)
+			die("pageblock %u has the bits %#x: not one byte a pageblock?", i,
+			    flags[i]);
+		section->pageblocks = fnv(section->pageblocks, flags[i]);
+	}
+}
+
+/* The word that most of the first data pages have where pgmap is. */
+static uint64_t find_pgmap(uint64_t memmap, uint64_t last, uint64_t offset)
+{
+	uint64_t word;
+
+	copy_kernel(memmap + last * page_size + offset, &word, sizeof(word));
+	if (word & 1) {
+		/* A tail: its head has it.  Shared tails name theirs by a mask. */
+		uint64_t order = 0, head = last;
+
+		do {
+			head = last & ~((1UL << ++order) - 1);
+			copy_kernel(memmap + head * page_size + offset, &word, sizeof(word));
+		} while ((word & 1) && order < 18);
+	}
+	if (word & 1 || !word)
+		die("no pgmap in the last page of the range nor in its head");
+	return word;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t start, nr, pfn, end, roots, per_root, section_size, offset, pgmap = 0;
+	uint64_t mem_section, all_pages = FNV_START, all_blocks = FNV_START, normalised = 0;
+	uint64_t *words;
+
+	if (argc != 3) {
+		printf("usage: memmap_digest START_PFN NR_PAGES\n");
+		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
+	}
+	start = strtoull(argv[1], NULL, 0);
+	nr = strtoull(argv[2], NULL, 0);
+	end = start + nr;
+	if (!nr || end < start)
+		die("%s pages from pfn %s on are no range", argv[2], argv[1]);
+
+	mem = open("/dev/mem", O_RDONLY);
+	if (mem < 0)
+		die("/dev/mem: %s", strerror(errno));
+	read_vmcoreinfo();
+	top_table = info("SYMBOL(init_top_pgt)", 16) - KERNEL_MAP + info("NUMBER(phys_base)", 10);
+	levels = info("NUMBER(pgtable_l5_enabled)", 10) ? 5 : 4;
+	section_bytes = 1UL << info("NUMBER(SECTION_SIZE_BITS)", 10);
+	section_pages = section_bytes / PAGE_BYTES;
+	page_size = info("SIZE(page)", 10);
+	offset = info("OFFSET(page.compound_info)", 10);
+	section_size = info("SIZE(mem_section)", 10);
+	roots = info("LENGTH(mem_section)", 10);
+	mem_section = info("SYMBOL(mem_section)", 16);
+	per_root = PAGE_BYTES / section_size;
+	if (page_size % 8 || offset % 8)
+		die("struct pages of %lu bytes are new to me", page_size);
+	words = malloc(section_pages * page_size);
+	if (!words)
+		die("no memory for the struct pages of a section");
+
+	for (pfn = start; pfn < end; ) {
+		uint64_t number = pfn / section_pages, base = number * section_pages;
+		uint64_t last = base + section_pages < end ? base + section_pages : end;
+		uint64_t root, fields[2], memmap, i, w;
+		struct section section = { .pages = FNV_START, .pageblocks = FNV_START };
+
+		if (number / per_root >= roots)
+			die("pfn %#lx is beyond the last section", pfn);
+		copy_kernel(mem_section + number / per_root * 8, &root, 8);
+		if (!root)
+			die("pfn %#lx has no section", pfn);
+		copy_kernel(root + number % per_root * section_size, fields, sizeof(fields));
+		memmap = fields[0] & ~(PAGE_BYTES - 1);
+		if (!memmap || !fields[1])
+			die("pfn %#lx has no memmap", pfn);
+		if (!pgmap)
+			pgmap = find_pgmap(memmap, end - 1, offset);
+
+		copy_kernel(memmap + pfn * page_size, words, (last - pfn) * page_size);
+		for (i = 0; i < last - pfn; i++) {
+			uint64_t *page = words + i * page_size / 8;
+
+			if (page[offset / 8] == pgmap) {
+				page[offset / 8] = 1;
+				normalised++;
+			}
+			for (w = 0; w < page_size / 8; w++)
+				section.pages = fnv(section.pages, page[w]);
+		}
+		digest_pageblocks(&section, fields[1], pfn - base, last - base);
+		printf("section %lu pages %016lx pageblocks %016lx\n", number, section.pages,
+		       section.pageblocks);
+		all_pages = fnv(all_pages, section.pages);
+		all_blocks = fnv(all_blocks, section.pageblocks);
+		pfn = last;
+	}
+	printf("total pages %016lx pageblocks %016lx nr %lu with-pgmap %lu\n", all_pages,
+	       all_blocks, nr, normalised);
+	return 0;
+}

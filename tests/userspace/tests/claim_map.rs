@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A claim map in one thread, against a naive one: what it says after any sequence of calls.
+//!
+//! The atomics are loom's, so each case is a loom model of a single thread.
+
+// The tests use less of it than the kernel does.
+#[allow(dead_code)]
+#[path = "../../../mm/memmap_async/claim.rs"]
+mod claim;
+
+use claim::{Claim, ClaimMap, Word};
+use proptest::{prelude::*, sample::Index};
+
+/// A call.
+#[derive(Clone, Debug)]
+enum Call {
+    Enter,
+    Claim(usize),
+    ClaimNear(usize),
+    /// Of one of the claims held.
+    Publish(Index),
+    /// Of one of the claims held.
+    Drop(Index),
+    Close,
+}
+
+/// A unit, or a little more than there are.
+fn number(nr: usize) -> impl Strategy<Value = usize> {
+    prop_oneof![20 => 0..nr, 2 => nr..nr + 130, 1 => Just(usize::MAX)]
+}
+
+fn call(nr_units: usize) -> impl Strategy<Value = Call> {
+    prop_oneof![
+        20 => Just(Call::Enter),
+        120 => number(nr_units).prop_map(Call::Claim),
+        120 => number(nr_units.div_ceil(Word::UNITS)).prop_map(Call::ClaimNear),
+        80 => any::<Index>().prop_map(Call::Publish),
+        40 => any::<Index>().prop_map(Call::Drop),
+        1 => Just(Call::Close),
+    ]
+}
+
+/// The number of units of a map, and what is done with it.
+fn calls() -> impl Strategy<Value = (usize, Vec<Call>)> {
+    prop_oneof![1..10usize, 60..70usize, 120..200usize]
+        .prop_flat_map(|nr| (Just(nr), prop::collection::vec(call(nr), 0..200)))
+}
+
+/// What is known of a unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Todo,
+    Claimed,
+    Done,
+}
+
+/// The naive map.
+struct Naive {
+    units: Vec<State>,
+    closed: bool,
+}
+
+impl Naive {
+    fn claim(&mut self, unit: usize) -> Option<usize> {
+        if self.closed || *self.units.get(unit)? != State::Todo {
+            return None;
+        }
+        self.units[unit] = State::Claimed;
+        Some(unit)
+    }
+
+    fn claim_near(&mut self, hint: usize) -> Option<usize> {
+        let words = self.units.len().div_ceil(Word::UNITS);
+        let first = if hint < words { hint * Word::UNITS } else { 0 };
+        let nr = self.units.len();
+        let unit = (first..first + nr)
+            .map(|n| n % nr)
+            .find(|&n| self.units[n] == State::Todo)?;
+
+        self.claim(unit)
+    }
+
+    fn remaining(&self) -> usize {
+        self.units.iter().filter(|&&s| s != State::Done).count()
+    }
+}
+
+fn run(nr_units: usize, calls: &[Call]) {
+    let words: Vec<_> = (0..ClaimMap::<Vec<Word>>::nr_words(nr_units))
+        .map(|index| Word::new(index, nr_units))
+        .collect();
+    let map = ClaimMap::new(words, nr_units);
+    let mut naive = Naive {
+        units: vec![State::Todo; nr_units],
+        closed: false,
+    };
+    let inside = map.enter().unwrap();
+    let mut claims: Vec<Claim<'_, Vec<Word>>> = Vec::new();
+    let mut lasts = 0;
+
+    for call in calls {
+        match call {
+            Call::Enter => assert_eq!(map.enter().is_none(), naive.closed),
+            Call::Claim(_) | Call::ClaimNear(_) => {
+                let (claim, expected) = match *call {
+                    Call::Claim(unit) => (inside.claim(unit), naive.claim(unit)),
+                    Call::ClaimNear(hint) => (inside.claim_near(hint), naive.claim_near(hint)),
+                    _ => unreachable!(),
+                };
+
+                assert_eq!(claim.as_ref().map(Claim::unit), expected);
+                claims.extend(claim);
+            }
+            Call::Publish(index) if !claims.is_empty() => {
+                let claim = claims.swap_remove(index.index(claims.len()));
+                let unit = claim.unit();
+
+                assert!(!map.is_done(unit));
+                naive.units[unit] = State::Done;
+                assert_eq!(claim.publish(), naive.remaining() == 0);
+                assert!(map.is_done(unit));
+                lasts += usize::from(naive.remaining() == 0);
+            }
+            Call::Drop(index) if !claims.is_empty() => {
+                let claim = claims.swap_remove(index.index(claims.len()));
+
+                naive.units[claim.unit()] = State::Todo;
+            }
+            Call::Publish(_) | Call::Drop(_) => {}
+            Call::Close => {
+                map.close();
+                naive.closed = true;
+            }
+        }
+        assert_eq!(map.remaining(), naive.remaining() as u64);
+        assert_eq!(map.is_closed(), naive.closed);
+        assert!(!map.is_empty());
+    }
+
+    for unit in 0..nr_units + 70 {
+        let done = naive.units.get(unit) == Some(&State::Done);
+
+        assert_eq!(map.is_done(unit), done);
+    }
+    assert!(!map.is_done(usize::MAX));
+    assert_eq!(lasts, usize::from(naive.remaining() == 0));
+
+    // What is left can be had, to the last one; or none of it, if it is closed.
+    drop(claims);
+    while let Some(claim) = inside.claim_near(0) {
+        lasts += usize::from(claim.publish());
+    }
+    if naive.closed {
+        assert_eq!(map.remaining(), naive.remaining() as u64);
+    } else {
+        assert_eq!((map.remaining(), lasts), (0, 1));
+    }
+
+    drop(inside);
+    assert_eq!(map.is_empty(), naive.closed);
+    map.close();
+    assert!(map.is_empty());
+    assert!(map.enter().is_none());
+    assert!(map.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn it_says_what_the_naive_one_says((nr_units, calls) in calls()) {
+        let mut builder = loom::model::Builder::new();
+
+        builder.max_branches = 10_000;
+        builder.check(move || run(nr_units, &calls));
+    }
+
+    #[test]
+    fn the_words_hold_each_unit_once(nr_units in 0..1000usize) {
+        let nr_words = ClaimMap::<Vec<Word>>::nr_words(nr_units);
+
+        // Words beyond those needed are empty.
+        loom::model::Builder::new().check(move || {
+            let words: Vec<_> = (0..nr_words + 2).map(|n| Word::new(n, nr_units)).collect();
+            let map = ClaimMap::new(words, nr_units);
+            let inside = map.enter().unwrap();
+
+            for unit in (0..nr_units).rev().take(70) {
+                inside.claim(unit).unwrap().publish();
+            }
+            assert!(inside.claim(nr_units).is_none());
+            assert!(inside.claim(nr_words * Word::UNITS).is_none());
+        });
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is weakened, one place of `claim.rs` at a time, and which model finds it.
+//!
+//! Not here, because nothing that `claim.rs` promises depends on them, neither in C11 nor in LKMM:
+//!
+//! - The acquire of `enter()`. Who is inside has to be ordered against the canceller only, and that
+//!   is done on leaving. Who enters after somebody left relies on nothing that was done inside.
+//! - The release of a refused `enter()`: it did nothing inside, and as a read-modify-write it does
+//!   not end the release sequences of those who did.
+//! - The full ordering of `close()`: the acquire that counts is that of `is_empty()`. The canceller
+//!   may have other reasons; they are not in this file.
+
+/// The kind of panic that a data race is.
+const RACE: &str = "Causality violation";
+/// The kind of panic that an endless loop is.
+const ENDLESS: &str = "Model exceeded maximum number of branches";
+
+/// A name, what is in `claim.rs` exactly once, what to write instead, the model that must then
+/// panic, and what it must say.
+pub(crate) type Mutation = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+#[rustfmt::skip]
+pub(crate) const MUTATIONS: &[Mutation] = &[
+    // Orderings.
+    ("publish_is_relaxed",
+        "done.fetch_or(self.bit, Release)", "done.fetch_or(self.bit, Relaxed)",
+        "two_workers_and_a_sync", RACE),
+    ("is_done_is_relaxed",
+        "done.load(Acquire)", "done.load(Relaxed)",
+        "two_workers_and_a_sync", RACE),
+    ("dropping_a_claim_is_relaxed",
+        "todo.fetch_or(self.bit, Release)", "todo.fetch_or(self.bit, Relaxed)",
+        "a_worker_takes_over", RACE),
+    ("claiming_is_relaxed",
+        "todo.fetch_and(!bit, Acquire)", "todo.fetch_and(!bit, Relaxed)",
+        "a_worker_takes_over", RACE),
+    ("the_countdown_is_relaxed",
+        "remaining.fetch_sub(1, Full)", "remaining.fetch_sub(1, Relaxed)",
+        "the_last_publisher_has_seen_all", RACE),
+    ("the_countdown_is_release",
+        "remaining.fetch_sub(1, Full)", "remaining.fetch_sub(1, Release)",
+        "the_last_publisher_has_seen_all", RACE),
+    ("the_countdown_is_acquire",
+        "remaining.fetch_sub(1, Full)", "remaining.fetch_sub(1, Acquire)",
+        "the_last_publisher_has_seen_all", RACE),
+    ("remaining_is_relaxed",
+        "remaining.load(Acquire)", "remaining.load(Relaxed)",
+        "two_workers_and_a_wait", RACE),
+    ("leaving_is_relaxed",
+        "self.map.gate.fetch_sub(1, Release)", "self.map.gate.fetch_sub(1, Relaxed)",
+        "cancel_waits_for_those_inside", RACE),
+    ("is_empty_is_relaxed",
+        "gate.load(Acquire) == CLOSED", "gate.load(Relaxed) == CLOSED",
+        "cancel_waits_for_those_inside", RACE),
+
+    // The protocol.
+    ("claiming_does_not_exclude",
+        "todo.fetch_and(!bit, Acquire)", "todo.load(Acquire)",
+        "two_workers_and_a_wait", "is initialised twice"),
+    ("a_published_claim_comes_back",
+        "core::mem::forget(self);", "",
+        "a_worker_takes_over", "is initialised twice"),
+    ("a_dropped_claim_is_lost",
+        "todo.fetch_or(self.bit, Release)", "todo.fetch_or(0, Release)",
+        "a_sync_takes_over", ENDLESS),
+    ("nobody_is_the_last",
+        "remaining.fetch_sub(1, Full) == 1", "remaining.fetch_sub(1, Full) == 0",
+        "the_last_publisher_has_seen_all", "so many were the last"),
+    ("the_countdown_is_early",
+        "self.word.done.fetch_or(self.bit, Release);",
+        "self.map.remaining.fetch_sub(1, Full);
+         self.word.done.fetch_or(self.bit, Release);
+         self.map.remaining.fetch_add(1, Relaxed);",
+        "two_workers_and_a_wait", "nothing remains, but unit"),
+    ("looking_for_a_unit_does_not_wrap",
+        "(hint..nr_words).chain(0..hint)", "hint..nr_words",
+        "a_worker_takes_over", ENDLESS),
+    ("claim_does_not_mind_the_gate",
+        "self.map.is_closed() || word.todo", "word.todo",
+        "nobody_claims_after_close", "claimed after close"),
+    ("claim_near_does_not_mind_the_gate",
+        "if self.map.is_closed() {", "if false {",
+        "nobody_claims_after_close", ENDLESS),
+    ("enter_does_not_mind_the_gate",
+        "self.gate.fetch_add(1, Acquire) & CLOSED != 0",
+        "self.gate.fetch_add(1, Acquire) == u64::MAX",
+        "cancel_takes_what_is_not_done", "came in by a closed gate"),
+    ("who_is_refused_stays_inside",
+        "            self.gate.fetch_sub(1, Release);\n", "",
+        "cancel_takes_what_is_not_done", "is still inside"),
+    ("leaving_is_forgotten",
+        "self.map.gate.fetch_sub(1, Release)", "self.map.gate.fetch_sub(0, Release)",
+        "cancel_waits_for_those_inside", ENDLESS),
+    ("cancel_does_not_wait",
+        "gate.load(Acquire) == CLOSED", "gate.load(Acquire) & CLOSED != 0",
+        "cancel_waits_for_those_inside", RACE),
+    ("close_does_not_close",
+        "gate.fetch_or(CLOSED, Full)", "gate.fetch_or(0, Full)",
+        "cancel_waits_for_those_inside", ENDLESS),
+];
