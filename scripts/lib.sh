@@ -219,8 +219,9 @@ series_tree() {
 format_series() {
 	local tree=$1 dir=$2
 	shift 2
+	# MAINTAINERS first, where checkpatch looks for it before new files.
 	kgit -C "$tree" format-patch -q --numbered --zero-commit --no-signature \
-		--no-base --abbrev=12 --diff-algorithm=histogram -M \
+		-O <(echo MAINTAINERS) --no-base --abbrev=12 --diff-algorithm=histogram -M \
 		-o "$(realpath "$dir")" "$@" pristine..HEAD
 }
 

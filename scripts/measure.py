@@ -35,13 +35,18 @@ PROBES = (
     "p:altmap_in,memmap_init_range",
     "r:altmap_out,memmap_init_range",
 )
-TRACE = f"trace_clock=mono kprobe_event={';'.join(PROBES)}"
+TRACE = f"kprobe_event={';'.join(PROBES)}"
+# With icount the TSC counts instructions.  Every other clock goes by the timer
+# interrupt until boot has chosen a clock source, and is wrong there by a
+# factor of two.
+CLOCK = {False: "trace_clock=mono", True: "trace_clock=x86-tsc trace_event=printk:console"}
 QUIET = "loglevel=4 kunit.enable=0"
 
 EVENT = re.compile(
-    r"trace: +(?P<task>\S.*-\d+) +\[\d+\] \S+ +(?P<time>\d+\.\d+): (?P<event>\w+):"
+    r"trace: +(?P<task>\S.*-\d+) +\[\d+\] \S+ +(?P<time>\d+(?:\.\d+)?): (?P<event>\w+):"
     r".*?(?: nr=(?P<nr>\d+))?$"
 )
+CONSOLE = re.compile(r"trace: +\S.*-\d+ +\[\d+\] \S+ +(?P<time>\d+): console: (?P<text>.*)")
 SECTION_PAGES = 32768
 HOST_RESERVE = 2 << 30
 
@@ -57,11 +62,16 @@ def parse_size(text):
     return int(match[1]) << (10 * " KMGT".index(match[2].upper() or " "))
 
 
+def seconds(text):
+    return float(text) if "." in text else int(text) / 1e9
+
+
 def binds(lines):
-    """The binds that initialised a memmap, in order, times in seconds."""
+    """The binds that initialised a memmap, in order; times in seconds, or with
+    icount in 10^9 instructions."""
     open_binds, found = {}, []
     for match in filter(None, map(EVENT.match, lines)):
-        task, event, time = match["task"], match["event"], float(match["time"])
+        task, event, time = match["task"], match["event"], seconds(match["time"])
         if event == "bind_in":
             open_binds[task] = {"start": time, "init": 0.0, "pages": 0}
             continue
@@ -86,26 +96,36 @@ def binds(lines):
     return found
 
 
-def deferred(lines):
-    """What boot says of its deferred pages: its own milliseconds, and the time
-    from the line before (CPUs are up) to that line, which is finer."""
-    stamp = r"dmesg: \[ *(\d+\.\d+)\] "
-    up = done = None
-    milliseconds = []
-    for line in lines:
-        if match := re.match(stamp + r"smpboot: Total of \d+ processors", line):
-            up = float(match[1])
-        if match := re.match(stamp + r"node \d+ deferred pages initialised in (\d+)ms", line):
-            done = float(match[1])
-            milliseconds.append(int(match[2]))
+def deferred(lines, icount):
+    """Boot's own milliseconds for its deferred pages, and with icount the
+    instructions from the line before (the CPUs are up) to that line."""
+    milliseconds = [
+        int(match[1])
+        for match in (
+            re.match(r"dmesg: .*\] node \d+ deferred pages initiali[sz]ed in (\d+)ms", line)
+            for line in lines
+        )
+        if match
+    ]
     pages = sum(
         int(match[1]) - SECTION_PAGES
         for match in (re.match(r"zone \d+ Normal present (\d+)", line) for line in lines)
         if match
     )
-    if done is None or up is None or pages <= 0:
+    if not milliseconds or pages <= 0:
         raise MeasureError("the kernel did not say how long its deferred pages took")
-    return {"ms": max(milliseconds), "since_smp": done - up, "pages": pages}
+    result = {"ms": max(milliseconds), "pages": pages}
+    if icount:
+        up = done = None
+        for match in filter(None, map(CONSOLE.match, lines)):
+            if re.match(r"smpboot: Total of \d+ processors", match["text"]):
+                up = int(match["time"])
+            if re.match(r"node \d+ deferred pages initiali[sz]ed", match["text"]):
+                done = int(match["time"])
+        if up is None or done is None:
+            raise MeasureError("boot's deferred pages are not in the trace")
+        result["instructions"] = done - up
+    return result
 
 
 def guest(kernel, run, *arguments, timeout=900):
@@ -162,7 +182,7 @@ def device_run(args, kernel, mapping, file, rebinds, icount):
     arguments = ["--pmem", args.pmem, "--pmem-file", file, "--memory", memory_for_pmem(args)]
     arguments += ["--pmem-discard"]
     arguments += ["--icount"] if icount else ["--cpus", args.cpus]
-    lines = guest(kernel, f"rebind {rebinds}", *arguments, "--append", f"{QUIET} {TRACE}")
+    lines = guest(kernel, f"rebind {rebinds}", *arguments, "--append", f"{QUIET} {CLOCK[icount]} {TRACE}")
     found = binds(lines)
     if len(found) != rebinds + 1:
         raise MeasureError(
@@ -174,8 +194,9 @@ def device_run(args, kernel, mapping, file, rebinds, icount):
 
 def boot_run(args, kernel, icount):
     arguments = ["--icount"] if icount else ["--cpus", args.cpus]
-    lines = guest(kernel, "rebind 0", "--memory", args.memory, *arguments, "--append", QUIET)
-    return {**deferred(lines), "release": release(lines)}
+    lines = guest(kernel, "rebind 0", "--memory", args.memory, *arguments,
+                  "--append", f"{QUIET} {CLOCK[icount]}")
+    return {**deferred(lines, icount), "release": release(lines)}
 
 
 def available_memory():
@@ -258,6 +279,7 @@ def main():
             [GUEST, "--kernel", args.base, "--show-accel"], capture_output=True, text=True,
             check=True,
         ).stdout.strip()
+        busy = os.getloadavg()[0]
         runs = measure(args)
     except MeasureError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -266,6 +288,7 @@ def main():
         print(f"error: {error}\n{error.stderr}", file=sys.stderr)
         return 1
     output = {
+        "host_load": busy,
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "machine": machine(),
         "accelerator": accel,

@@ -71,7 +71,7 @@ def rows(data):
         instructions,
         f"{memory} RAM: boot's deferred init",
         lambda kernel: [
-            run["since_smp"] * 1e9 / run["pages"] for run in select(data, kernel, True, "boot")
+            run["instructions"] / run["pages"] for run in select(data, kernel, True, "boot")
         ],
     )
     return result
@@ -113,7 +113,7 @@ def about(data):
         f"{machine['system']}\n"
         f"QEMU {machine['qemu']}, accelerator {data['accelerator']} "
         f"(instructions: tcg with icount); {data['date']}\n"
-        f"Linux {kernels}, same configuration, {rounds} rounds, alternating"
+        f"Linux {kernels}, same configuration, {rounds} rounds in turn"
     )
 
 
@@ -196,6 +196,9 @@ def main():
     data = json.loads(args.results.read_text())
     table(data)
     print(f"\n{about(data)}")
+    if data["host_load"] > 0.5:
+        print(f"\nThe machine was busy (load {data['host_load']:.1f}) when this began: "
+              "its wall times mean little.")
     print("\nWhat a user gains:")
     words(data)
     if args.png:

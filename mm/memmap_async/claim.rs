@@ -63,7 +63,8 @@ const CLOSED: u64 = 1 << 63;
 
 /// The units of a range: which are claimed, which are done. See the [module](self).
 ///
-/// The storage is the caller's choice and holds [`ClaimMap::nr_words()`] words.
+/// The storage is the caller's choice. That nothing remains to be done is no reason to free it: the
+/// one who published the last unit is still inside.
 pub(crate) struct ClaimMap<S> {
     words: S,
     /// Units that are not done yet.
@@ -77,7 +78,8 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
         nr_units.div_ceil(Word::UNITS)
     }
 
-    /// A map of `nr_units`, all to do, with [`Word::new()`] called for each of `words`.
+    /// A map of `nr_units`, all to do. `words` are [`nr_words()`](Self::nr_words) of them, each
+    /// made by [`Word::new()`] for the same `nr_units`; with others the map is never done.
     pub(crate) fn new(words: S, nr_units: usize) -> Self {
         Self {
             words,
@@ -142,7 +144,11 @@ impl<S: Deref<Target = [Word]>> Inside<'_, S> {
     pub(crate) fn claim(&self, unit: usize) -> Option<Claim<'_, S>> {
         let (word, bit) = self.map.word_of(unit)?;
 
-        if self.map.is_closed() || word.todo.fetch_and(!bit, Acquire) & bit == 0 {
+        // Who tries again and again must not take the word from the owner each time.
+        if word.todo.load(Relaxed) & bit == 0 || self.map.is_closed() {
+            return None;
+        }
+        if word.todo.fetch_and(!bit, Acquire) & bit == 0 {
             return None;
         }
         Some(Claim {
