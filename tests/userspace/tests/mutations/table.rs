@@ -83,7 +83,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "(hint..nr_words).chain(0..hint)", "hint..nr_words",
         "a_worker_takes_over", ENDLESS),
     ("claim_does_not_mind_the_gate",
-        "self.map.is_closed() || word.todo", "word.todo",
+        "bit == 0 || self.map.is_closed() {", "bit == 0 {",
         "nobody_claims_after_close", "claimed after close"),
     ("claim_near_does_not_mind_the_gate",
         "if self.map.is_closed() {", "if false {",
