@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Measure a base and a series kernel in QEMU, alternately; write raw figures.
+"""Measure a base and a series kernel in QEMU, alternately; write the figures.
 
-Wall time comes from kprobe events that bracket a bind (nd_pmem_probe) and the
-memmap initialisation inside it, and from boot's own line about deferred pages.
-Instructions come from the same events when the guest's clock counts
-instructions (icount): there, a nanosecond is an instruction.
+What a user waits for is timed by the guest's own programs (tests/guest/
+measure_*), what memmap_sync() waits by its tracepoint.  The memmap
+initialisation inside a bind is bracketed by kprobe events, and boot says itself
+how long its deferred pages took.  Instructions come from the same events when
+the guest's clock counts instructions (icount): there, a nanosecond is an
+instruction.
+
+The series is measured as it is, and as "sync" with memmap_async=sync: that bind
+does not return before all workers together are done.
 """
 
 import argparse
@@ -16,13 +21,13 @@ import os
 import pathlib
 import platform
 import re
-import shutil
 import subprocess
 import sys
 
+import report
+
 TOP = pathlib.Path(__file__).resolve().parent.parent
 GUEST = TOP / "scripts" / "guest"
-REBIND = TOP / "tests" / "guest" / "rebind"
 
 # In the base kernel memmap_init_range() initialises the pages that hold a
 # map=dev memmap.  Both functions exist in every kernel; what is not called for
@@ -46,9 +51,11 @@ EVENT = re.compile(
     r"trace: +(?P<task>\S.*-\d+) +\[\d+\] \S+ +(?P<time>\d+(?:\.\d+)?): (?P<event>\w+):"
     r".*?(?: nr=(?P<nr>\d+))?$"
 )
+SYNC_WAIT = re.compile(r"trace: +measure_touch-\d+ .* memmap_sync: .*\bwait_ns[=:] *(\d+)")
 CONSOLE = re.compile(r"trace: +\S.*-\d+ +\[\d+\] \S+ +(?P<time>\d+): console: (?P<text>.*)")
 SECTION_PAGES = 32768
 HOST_RESERVE = 2 << 30
+TOUCHES = 48
 
 
 class MeasureError(Exception):
@@ -128,6 +135,15 @@ def deferred(lines, icount):
     return result
 
 
+def variants(args):
+    """Kernel and parameters by name, in the order in which they take turns."""
+    return {
+        "base": (args.base, ""),
+        "series": (args.series, ""),
+        "sync": (args.series, "memmap_async=sync"),
+    }
+
+
 def guest(kernel, run, *arguments, timeout=900):
     command = [GUEST, "--kernel", kernel, "--timeout", str(timeout), "--run", run, *arguments]
     done = subprocess.run(
@@ -145,58 +161,67 @@ def release(lines):
     return next(line.split()[1] for line in lines if line.startswith("release: "))
 
 
-def prepare(args, mapping):
-    """The NVDIMM's file with one fsdax namespace on it, made once."""
-    path = args.state / f"pmem-{args.pmem >> 20}M-{mapping}"
-    if path.exists():
-        return path
-    need = 2 << 30
-    if mapping == "dev":
-        need += args.pmem // 64
-    free = shutil.disk_usage(args.state).free
-    if free < need:
-        raise MeasureError(f"{free >> 30} GiB free in {args.state}, {need >> 30} GiB are needed")
-    say(f"making the namespace for map={mapping}")
-    partial = path.with_suffix(".new")
-    partial.unlink(missing_ok=True)
-    guest(
-        args.base,
-        f"ndctl create-namespace -f -e namespace0.0 -m fsdax -M {mapping}",
-        *("--pmem", args.pmem, "--pmem-file", partial, "--memory", memory_for_pmem(args)),
-        *("--cpus", args.cpus, "--append", QUIET),
-    )
-    partial.rename(path)
-    return path
-
-
-def memory_for_pmem(args):
-    """4 GiB do for 64 GiB: with map=mem a 64th of the NVDIMM goes into RAM."""
-    return (3 << 30) + args.pmem // 64
+def memory_for_pmem(pmem):
+    """4 GiB do, and with map=mem a 64th of the NVDIMM goes into RAM."""
+    return (4 << 30) + pmem // 64
 
 
 def say(text):
     print(f"[{datetime.datetime.now():%H:%M:%S}] {text}", flush=True)
 
 
-def device_run(args, kernel, mapping, file, rebinds, icount):
-    arguments = ["--pmem", args.pmem, "--pmem-file", file, "--memory", memory_for_pmem(args)]
-    arguments += ["--pmem-discard"]
-    arguments += ["--icount"] if icount else ["--cpus", args.cpus]
-    lines = guest(kernel, f"rebind {rebinds}", *arguments, "--append", f"{QUIET} {CLOCK[icount]} {TRACE}")
-    found = binds(lines)
-    if len(found) != rebinds + 1:
-        raise MeasureError(
-            f"traced {len(found)} binds of map={mapping}, not 1 at boot and {rebinds} later:\n"
-            + "\n".join(line for line in lines if line.startswith("trace: "))
-        )
-    return {"first": found[0], "again": found[1:], "release": release(lines)}
+def numbers(line):
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line)}
 
 
-def boot_run(args, kernel, icount):
+def device_figures(lines):
+    """What tests/guest/measure_device printed; times in ns."""
+    found = {"usable": [], "touches": {}, "waits": {}, "early": []}
+    step = None
+    for line in lines:
+        kind, _, rest = line.partition(": ")
+        if kind == "step":
+            step = rest
+        elif kind == "usable":
+            found["usable"].append({**numbers(rest), "samples": []})
+        elif kind == "sample":
+            sample = numbers(rest)
+            found["usable"][-1]["samples"].append([sample["time"], sample["done"]])
+        elif kind == "touch":
+            found["touches"].setdefault(step, []).append(numbers(rest))
+        elif kind == "early":
+            found["early"].append(numbers(rest))
+        elif match := SYNC_WAIT.match(line):
+            found["waits"].setdefault(step, []).append(int(match[1]))
+    return found
+
+
+def device_run(args, which, pmem, mapping, icount):
+    kernel, append = variants(args)[which]
+    times = 1 if icount else args.binds
+    touches = 0 if icount or which == "sync" else TOUCHES
+    lines = guest(
+        kernel, f"measure_device {mapping} {times} {touches}",
+        *("--pmem", pmem, "--pmem-discard", "--memory", memory_for_pmem(pmem)),
+        *(["--icount"] if icount else ["--cpus", args.cpus]),
+        *("--append", f"{QUIET} {CLOCK[icount]} {TRACE} {append}"),
+    )
+    figures = device_figures(lines)
+    if which != "series":
+        figures["binds"] = binds(lines)
+        if len(figures["binds"]) != times:
+            traced = "\n".join(line for line in lines if line.startswith("trace: "))
+            raise MeasureError(f"not {times} binds of map={mapping} were traced:\n{traced}")
+    return {"what": "device", "kernel": which, "icount": icount, "pmem_gib": pmem >> 30,
+            "mapping": mapping, **figures, "release": release(lines)}
+
+
+def boot_run(args, which, icount):
     arguments = ["--icount"] if icount else ["--cpus", args.cpus]
-    lines = guest(kernel, "rebind 0", "--memory", args.memory, *arguments,
+    lines = guest(variants(args)[which][0], "measure_boot", "--memory", args.memory, *arguments,
                   "--append", f"{QUIET} {CLOCK[icount]}")
-    return {**deferred(lines, icount), "release": release(lines)}
+    return {"what": "boot", "kernel": which, "icount": icount, **deferred(lines, icount),
+            "release": release(lines)}
 
 
 def available_memory():
@@ -227,19 +252,21 @@ def arguments():
     parser.add_argument("--base", type=pathlib.Path, required=True, metavar="BZIMAGE")
     parser.add_argument("--series", type=pathlib.Path, required=True, metavar="BZIMAGE")
     parser.add_argument("--output", type=pathlib.Path, required=True, metavar="JSON")
-    parser.add_argument(
-        "--state", type=pathlib.Path, required=True, metavar="DIR", help="keeps the NVDIMM files"
-    )
-    parser.add_argument("--pmem", type=parse_size, default=parse_size("64G"), metavar="SIZE")
+    parser.add_argument("--pmem", type=parse_size, default=parse_size("512G"), metavar="SIZE",
+                        help="of the NVDIMM; another is an eighth of it")
     parser.add_argument("--memory", type=parse_size, default=parse_size("18G"), metavar="SIZE")
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rebinds", type=int, default=3, help="in each round")
+    parser.add_argument("--binds", type=int, default=3, help="in each round")
     parser.add_argument("--icount-rounds", type=int, default=1)
     args = parser.parse_args()
-    if min(args.rounds, args.rebinds, args.icount_rounds, args.cpus) < 1:
+    if min(args.rounds, args.binds, args.icount_rounds, args.cpus) < 1:
         parser.error("at least one of everything")
     limit = available_memory() - HOST_RESERVE
+    if memory_for_pmem(args.pmem) > limit:
+        parser.error(f"{memory_for_pmem(args.pmem) >> 30} GiB of free memory are needed for "
+                     f"an NVDIMM of {args.pmem >> 30} GiB, {limit >> 30} are there: "
+                     "try a smaller --pmem")
     if args.memory > limit:
         args.memory = max(limit >> 30, 4) << 30
         print(f"warning: not so much memory is available here; boot is measured with "
@@ -248,32 +275,33 @@ def arguments():
 
 
 def measure(args):
-    files = {mapping: prepare(args, mapping) for mapping in ("mem", "dev")}
-    kernels = {"base": args.base, "series": args.series}
     runs = []
-
-    def record(icount, number, which, what, result):
-        runs.append(
-            {"round": number, "kernel": which, "icount": icount, "what": what, **result}
-        )
-
-    plan = [(False, number) for number in range(1, args.rounds + 1)]
-    plan += [(True, number) for number in range(1, args.icount_rounds + 1)]
-    for (icount, number), which in itertools.product(plan, kernels):
-        kernel = kernels[which]
-        how = "instructions" if icount else f"wall time, {args.cpus} CPUs"
-        say(f"{how}, round {number}: {which}")
-        rebinds = 1 if icount else args.rebinds
-        for mapping, file in files.items():
-            record(icount, number, which, f"map={mapping}",
-                   device_run(args, kernel, mapping, file, rebinds, icount))
-        record(icount, number, which, "boot", boot_run(args, kernel, icount))
+    small, large = args.pmem // 8, args.pmem
+    for number in range(1, args.rounds + 1):
+        for pmem, mapping in itertools.product((small, large), ("mem", "dev")):
+            for which in variants(args):
+                say(f"round {number}: {pmem >> 30} GiB map={mapping}, {which}")
+                runs.append(device_run(args, which, pmem, mapping, icount=False))
+        say(f"round {number}: boot")
+        runs += [boot_run(args, which, icount=False) for which in ("base", "series")]
+    for number in range(1, args.icount_rounds + 1):
+        say(f"instructions, round {number}")
+        for mapping, which in itertools.product(("mem", "dev"), ("base", "sync")):
+            runs.append(device_run(args, which, small, mapping, icount=True))
+        runs += [boot_run(args, which, icount=True) for which in ("base", "series")]
     return runs
+
+
+def write(output, path):
+    """A run a line: nobody reads the single figures."""
+    runs = ",\n".join(f"  {json.dumps(run)}" for run in output["runs"])
+    text = json.dumps({**output, "runs": []}, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.replace('"runs": []', f'"runs": [\n{runs}\n ]') + "\n")
 
 
 def main():
     args = arguments()
-    args.state.mkdir(parents=True, exist_ok=True)
     try:
         accel = subprocess.run(
             [GUEST, "--kernel", args.base, "--show-accel"], capture_output=True, text=True,
@@ -292,14 +320,15 @@ def main():
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "machine": machine(),
         "accelerator": accel,
-        "kernel": {run["kernel"]: run["release"] for run in runs},
-        "pmem_gib": args.pmem / (1 << 30),
+        "kernel": {run["kernel"]: run["release"] for run in runs if run["kernel"] != "sync"},
+        "pmem_gib": args.pmem >> 30,
         "memory_gib": args.memory / (1 << 30),
         "cpus": args.cpus,
+        "rounds": args.rounds,
         "runs": runs,
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(output, indent=1) + "\n")
+    output = {**report.summary(output), **output}
+    write(output, args.output)
     return 0
 
 

@@ -2,7 +2,51 @@
 #ifndef _LINUX_MEMMAP_ASYNC_H
 #define _LINUX_MEMMAP_ASYNC_H
 
+#include <asm/barrier.h>
+#include <linux/jump_label.h>
+#include <linux/kernel.h>
 #include <linux/types.h>
+
+#ifdef CONFIG_MEMMAP_ASYNC_DEVICE
+DECLARE_STATIC_KEY_FALSE(memmap_async_device);
+int __memmap_sync(unsigned long pfn, unsigned long nr_pages);
+#endif
+
+/**
+ * memmap_sync() - have struct pages of device memory ready
+ * @pfn: first pfn that is needed
+ * @nr_pages: how many; all of them in one range of one pgmap
+ *
+ * The memmap of a pgmap with PGMAP_MEMMAP_ASYNC is initialized while its driver
+ * is in use already. Who is about to look at a struct page of it calls this
+ * first, unless he got there by way of a mapping or a reference, whose maker
+ * has. It initializes what is needed and not ready, and waits for nothing else.
+ * It costs nothing while no memmap is being initialized, and little for pages
+ * that are ready.
+ *
+ * Context: Process context, may sleep, though a subsection takes microseconds.
+ * Ends early if the task is killed.
+ * Return: 0 if the struct pages may be used, or do not belong to device memory;
+ * -ENXIO if the device is going away or not there yet, -EINTR if the task was
+ * killed, -EINVAL if not all of them are in one range.
+ */
+static inline int memmap_sync(unsigned long pfn, unsigned long nr_pages)
+{
+	might_sleep();
+#ifdef CONFIG_MEMMAP_ASYNC_DEVICE
+	if (static_branch_unlikely(&memmap_async_device))
+		return __memmap_sync(pfn, nr_pages);
+
+	/*
+	 * Patching the branch interrupts all CPUs, so who finds it off sees what
+	 * was written before. Without that, this pairs with the barrier in
+	 * pgmap_memmap_put_key().
+	 */
+	if (!IS_ENABLED(CONFIG_JUMP_LABEL))
+		smp_rmb();
+#endif
+	return 0;
+}
 
 /**
  * struct memmap_async_desc - a range of struct pages to initialize, and how
@@ -17,13 +61,19 @@
  * @preemptible: @init takes longer than some microseconds for a unit, or takes
  *	locks that sleep on PREEMPT_RT. If it does not, preemption is off while a
  *	unit is initialized, so that nobody waits for one whose owner does not run.
+ * @background: nobody waits for all of it. The workers have the lowest priority,
+ *	freeze with the system and share memmap_async.max_workers with those of
+ *	other such ranges. Without CONFIG_MEMMAP_ASYNC this is ignored.
  * @init: initializes the struct pages and the pageblocks of
  *	[@start_pfn, @end_pfn), which are borders of units or of the range, and
  *	returns the number of pages that became available by that. It is called
  *	on several CPUs at a time, and once for each pfn. With @can_resched it is
  *	called from process context and should reschedule now and then; without,
  *	it must not sleep, and interrupts can be off.
- * @arg: passed to @init
+ * @done: if not NULL, called once when all of the range may be used, and not
+ *	if it was cancelled before. It is called by whoever initialized the last
+ *	unit, so it must not sleep.
+ * @arg: passed to @init and @done
  *
  * The descriptor is copied. @arg has to stay what it is until
  * memmap_async_wait() or memmap_async_cancel() has returned.
@@ -35,13 +85,18 @@ struct memmap_async_desc {
 	int nid;
 	unsigned int nr_workers;
 	bool preemptible;
+	bool background;
 	unsigned long (*init)(unsigned long start_pfn, unsigned long end_pfn,
 			      void *arg, bool can_resched);
+	void (*done)(void *arg);
 	void *arg;
 };
 
 struct memmap_async;
 
+bool memmap_async_in_background(unsigned long nr_pages);
+void memmap_async_report(const struct memmap_async_desc *desc,
+			 const struct memmap_async *m, unsigned int msecs);
 int memmap_async_run(const struct memmap_async_desc *desc);
 struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc);
 

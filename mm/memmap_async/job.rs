@@ -44,14 +44,16 @@ const SPINS: u32 = 1000;
 
 type Map = ClaimMap<KVVec<Word>>;
 
-/// How a piece of the range is initialised: `init()` and `arg` of a `struct memmap_async_desc`.
+/// How a piece of the range is initialised, and who is told that all of it is: `init()`, `done()`
+/// and `arg` of a `struct memmap_async_desc`.
 struct Init {
     func: unsafe extern "C" fn(c_ulong, c_ulong, *mut c_void, bool) -> c_ulong,
+    done: Option<unsafe extern "C" fn(*mut c_void)>,
     arg: *mut c_void,
     preemptible: bool,
 }
 
-// SAFETY: By the contract of `struct memmap_async_desc`, `func` may be called on any CPU.
+// SAFETY: By the contract of `struct memmap_async_desc`, both may be called on any CPU.
 unsafe impl Send for Init {}
 // SAFETY: By the contract of `struct memmap_async_desc`, `func` may be called on several CPUs at a
 // time for pieces that do not overlap.
@@ -62,11 +64,12 @@ impl Init {
     ///
     /// # Safety
     ///
-    /// Until the job's range is done or the job is cancelled, `desc.init` may be called as
-    /// `struct memmap_async_desc` says.
+    /// Until the job's range is done or the job is cancelled, `desc.init` and `desc.done` may be
+    /// called as `struct memmap_async_desc` says.
     unsafe fn new(desc: &bindings::memmap_async_desc) -> Result<Self> {
         Ok(Self {
             func: desc.init.ok_or(EINVAL)?,
+            done: desc.done,
             arg: desc.arg,
             preemptible: desc.preemptible,
         })
@@ -87,6 +90,19 @@ impl Init {
         // each pfn is initialised once. That there is a claim means that the range is not done, and
         // that a cancelling task waits for its owner. Thus the promise of `new()` holds.
         unsafe { (self.func)(pfns.start(), pfns.end(), self.arg, can_resched) }
+    }
+
+    /// Says that all is initialised. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The caller has published the last claim of the job, and is still inside the gate.
+    unsafe fn done(&self) {
+        if let Some(done) = self.done {
+            // SAFETY: There is one last claim, so this is called once. Who cancels the job waits
+            // for those inside, and the job is not completed yet. Thus the promise of `new()` holds.
+            unsafe { done(self.arg) }
+        }
     }
 }
 
@@ -128,6 +144,8 @@ impl Job {
         self.nr_pages.fetch_add(available, Relaxed);
 
         if claim.publish() {
+            // SAFETY: That was the last one, and the caller is `inside`.
+            unsafe { self.init.done() };
             self.idle.complete_all();
         }
         Some(Unit {

@@ -14,13 +14,18 @@
 #include <linux/log2.h>
 #include <linux/memmap_async.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/padata.h>
 #include <linux/printk.h>
 #include <linux/sched/isolation.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/topology.h>
 #include <linux/workqueue.h>
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/memmap_async.h>
 
 /*
  * The least that is worth a worker of its own, in pages: 300 microseconds of
@@ -28,30 +33,108 @@
  */
 #define WORKER_PAGES	SZ_32K
 
+static enum {
+	MEMMAP_ASYNC_OFF,	/* who has struct pages to initialize does it alone */
+	MEMMAP_ASYNC_SYNC,	/* workers help, and everybody waits for them */
+	MEMMAP_ASYNC_ON,	/* who does not have to wait does not */
+} memmap_async_mode __ro_after_init = MEMMAP_ASYNC_ON;
+
+static int __init memmap_async_setup(char *str)
+{
+	static const char * const modes[] = { "off", "sync", "on" };
+	int mode = str ? match_string(modes, ARRAY_SIZE(modes), str) : -EINVAL;
+
+	if (mode < 0)
+		pr_warn("memmap_async= takes on, sync or off; it stays on\n");
+	else
+		memmap_async_mode = mode;
+	return 0;
+}
+early_param("memmap_async", memmap_async_setup);
+
+/* 0: as many as there are CPUs. All nodes together; each gets its share. */
+static unsigned int memmap_async_max_workers __ro_after_init;
+module_param_named(max_workers, memmap_async_max_workers, uint, 0444);
+
 static struct workqueue_struct *memmap_async_wq __ro_after_init;
+static struct workqueue_struct *memmap_async_background_wq __ro_after_init;
 
 /*
  * Struct pages are written by the CPUs of their own node, strictly, and not by
- * those that are isolated. This has to be there for page_alloc_init_late().
+ * those that are isolated.
  */
-static int __init memmap_async_init(void)
+static struct workqueue_struct * __init
+memmap_async_alloc_wq(const char *name, unsigned int flags, int max_active, int nice)
 {
 	struct workqueue_attrs *attrs = alloc_workqueue_attrs();
-	struct workqueue_struct *wq = alloc_workqueue("memmap_async", WQ_UNBOUND, 0);
+	struct workqueue_struct *wq = alloc_workqueue("%s", WQ_UNBOUND | flags,
+						      max_active, name);
+	int err = -ENOMEM;
 
 	if (attrs && wq) {
 		attrs->affn_scope = WQ_AFFN_NUMA;
 		attrs->affn_strict = true;
-		if (!apply_workqueue_attrs(wq, attrs))
-			memmap_async_wq = wq;
+		attrs->nice = nice;
+		err = apply_workqueue_attrs(wq, attrs);
 	}
 	free_workqueue_attrs(attrs);
 
-	if (wq && !memmap_async_wq)
+	if (wq && err) {
 		destroy_workqueue(wq);
-	return memmap_async_wq ? 0 : -ENOMEM;
+		wq = NULL;
+	}
+	return wq;
+}
+
+/* These have to be there for page_alloc_init_late(). */
+static int __init memmap_async_init(void)
+{
+	int max_active = clamp(memmap_async_max_workers ?: num_possible_cpus(),
+			       1, WQ_MAX_ACTIVE);
+
+	memmap_async_wq = memmap_async_alloc_wq("memmap_async", 0, 0, 0);
+	memmap_async_background_wq =
+		memmap_async_alloc_wq("memmap_async_bg", WQ_FREEZABLE, max_active, MAX_NICE);
+
+	/* The share of a small node is not rounded up to the default of 8. */
+	if (memmap_async_background_wq)
+		workqueue_set_min_active(memmap_async_background_wq, 1);
+
+	return memmap_async_wq && memmap_async_background_wq ? 0 : -ENOMEM;
 }
 early_initcall(memmap_async_init);
+
+/**
+ * memmap_async_in_background() - whether to initialize a range while nobody waits
+ * @nr_pages: how many struct pages it has
+ *
+ * Context: Any.
+ * Return: True if the kernel can, if the command line does not forbid it, and
+ * if there are enough of them to be worth it.
+ */
+bool memmap_async_in_background(unsigned long nr_pages)
+{
+	return IS_ENABLED(CONFIG_MEMMAP_ASYNC) && nr_pages > WORKER_PAGES &&
+	       memmap_async_mode == MEMMAP_ASYNC_ON;
+}
+
+/**
+ * memmap_async_report() - tell the log, and who traces, that a range is initialized
+ * @desc: the range
+ * @m: who did it
+ * @msecs: how long it took
+ *
+ * Context: Any.
+ */
+void memmap_async_report(const struct memmap_async_desc *desc,
+			 const struct memmap_async *m, unsigned int msecs)
+{
+	trace_memmap_async_done(desc->start_pfn, desc->end_pfn, msecs,
+				memmap_async_nr_workers(m));
+	pr_info("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
+		desc->start_pfn, desc->end_pfn, msecs, memmap_async_nr_workers(m),
+		numa_nearest_node(desc->nid, N_CPU));
+}
 
 static bool memmap_async_valid(const struct memmap_async_desc *desc)
 {
@@ -84,6 +167,8 @@ static void memmap_async_place(struct memmap_async_desc *desc)
 		desc->nr_workers = clamp(desc->nr_workers, 1,
 					 DIV_ROUND_UP(nr_pages, WORKER_PAGES));
 	}
+	if (desc->background && memmap_async_max_workers)
+		desc->nr_workers = min(desc->nr_workers, memmap_async_max_workers);
 }
 
 #ifndef CONFIG_MEMMAP_ASYNC
@@ -124,6 +209,8 @@ static void memmap_async_work(struct work_struct *work)
 	};
 
 	padata_do_multithreaded(&job);
+	if (m->desc.done)
+		m->desc.done(m->desc.arg);
 }
 
 struct memmap_async *memmap_async_new(const struct memmap_async_desc *desc,
@@ -204,22 +291,27 @@ unsigned int memmap_async_nr_workers(const struct memmap_async *m)
  * Context: Process context, may sleep.
  * Return: What the other functions take and memmap_async_free() frees; -EINVAL
  * if the range is empty, inverted or larger than the address space, or if its
- * units are not a power of two, -ENOMEM. The range has to be initialized in
- * another way then.
+ * units are not a power of two, -EOPNOTSUPP with memmap_async=off, -ENOMEM. The
+ * range has to be initialized in another way then.
  */
 struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc)
 {
 	struct memmap_async_desc d = *desc;
+	struct workqueue_struct *wq;
 
 	KUNIT_STATIC_STUB_REDIRECT(memmap_async_alloc, desc);
 
 	if (!memmap_async_valid(&d))
 		return ERR_PTR(-EINVAL);
-	if (!memmap_async_wq)
+	if (memmap_async_mode == MEMMAP_ASYNC_OFF)
+		return ERR_PTR(-EOPNOTSUPP);
+
+	wq = d.background ? memmap_async_background_wq : memmap_async_wq;
+	if (!wq)
 		return ERR_PTR(-ENOMEM);
 
 	memmap_async_place(&d);
-	return memmap_async_new(&d, memmap_async_wq);
+	return memmap_async_new(&d, wq);
 }
 
 /**
@@ -245,14 +337,16 @@ int memmap_async_run(const struct memmap_async_desc *desc)
 	m = d.nr_workers > 1 ? memmap_async_alloc(&d) : ERR_PTR(-ENOMEM);
 	if (IS_ERR(m)) {
 		d.init(d.start_pfn, d.end_pfn, d.arg, true);
+		if (d.done)
+			d.done(d.arg);
 		return 0;
 	}
 
+	trace_memmap_async_start(d.start_pfn, d.end_pfn, d.nid,
+				 memmap_async_nr_workers(m), false);
 	memmap_async_start(m);
 	memmap_async_wait(m);
-	pr_info("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
-		d.start_pfn, d.end_pfn, jiffies_to_msecs(jiffies - start),
-		memmap_async_nr_workers(m), d.nid);
+	memmap_async_report(&d, m, jiffies_to_msecs(jiffies - start));
 	memmap_async_free(m);
 	return 0;
 }

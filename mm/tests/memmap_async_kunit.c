@@ -26,6 +26,7 @@ struct memmap_test {
 	u8 *seen;		/* by pfn - START; each is written by its owner only */
 	atomic_t twice, torn, outside, slept;
 	atomic_t inside, most_inside;
+	atomic_t nr_done, done_early;
 	atomic_long_t pages;
 	struct completion *stall;	/* the first caller waits for it */
 	struct completion stalled;
@@ -70,6 +71,15 @@ static unsigned long count_init(unsigned long start_pfn, unsigned long end_pfn,
 	return end_pfn - start_pfn;
 }
 
+static void count_done(void *arg)
+{
+	struct memmap_test *t = arg;
+
+	atomic_inc(&t->nr_done);
+	if (memchr_inv(t->seen, 1, t->desc.end_pfn - t->desc.start_pfn))
+		atomic_inc(&t->done_early);
+}
+
 KUNIT_DEFINE_ACTION_WRAPPER(memmap_test_vfree, vfree, const void *);
 KUNIT_DEFINE_ACTION_WRAPPER(memmap_test_free, memmap_async_free, struct memmap_async *);
 
@@ -90,6 +100,7 @@ static struct memmap_test *memmap_test_alloc(struct kunit *test,
 	t->desc.unit_pages = UNIT;
 	t->desc.nid = NUMA_NO_NODE;
 	t->desc.init = count_init;
+	t->desc.done = count_done;
 	t->desc.arg = t;
 	return t;
 }
@@ -103,7 +114,7 @@ static struct memmap_async *memmap_test_job(struct kunit *test, struct memmap_te
 	return m;
 }
 
-/* Each pfn of the range was initialized, once, by whole units. */
+/* Each pfn of the range was initialized, once, by whole units, and that was told. */
 static void expect_all_once(struct kunit *test, struct memmap_test *t)
 {
 	unsigned long nr_pages = t->desc.end_pfn - t->desc.start_pfn;
@@ -113,6 +124,8 @@ static void expect_all_once(struct kunit *test, struct memmap_test *t)
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->torn), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->slept), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->inside), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_done), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->done_early), 0);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), nr_pages);
 	KUNIT_EXPECT_NULL(test, memchr_inv(t->seen, 1, nr_pages));
 }
@@ -122,6 +135,7 @@ struct memmap_case {
 	unsigned long start_pfn, end_pfn, unit_pages;
 	unsigned int nr_workers;
 	bool preemptible;
+	bool background;
 };
 
 static const struct memmap_case memmap_cases[] = {
@@ -130,6 +144,8 @@ static const struct memmap_case memmap_cases[] = {
 	{ "two workers", START, END, UNIT, 2 },
 	{ "many workers", START, END, UNIT, 50 },
 	{ "many workers, preemptible", START, END, UNIT, 50, true },
+	{ "in the background", START, END, UNIT, 0, false, true },
+	{ "two workers in the background", START, END, UNIT, 2, false, true },
 	{ "more workers than units", START, START + 3 * UNIT, UNIT, 50 },
 	{ "one page", START, START + 1, UNIT, 2 },
 	{ "one unit", UNIT, 2 * UNIT, UNIT, 2 },
@@ -150,6 +166,7 @@ static struct memmap_test *memmap_case_alloc(struct kunit *test)
 	t->desc.unit_pages = c->unit_pages;
 	t->desc.nr_workers = c->nr_workers;
 	t->desc.preemptible = c->preemptible;
+	t->desc.background = c->background;
 	return t;
 }
 
@@ -227,7 +244,7 @@ static void memmap_no_memory(struct kunit *test)
 	expect_all_once(test, t);
 }
 
-static void memmap_sync(struct kunit *test)
+static void memmap_sync_pages(struct kunit *test)
 {
 	struct memmap_test *t = memmap_test_alloc(test, START, END);
 	struct memmap_async *m = memmap_test_job(test, t);
@@ -267,6 +284,7 @@ static void memmap_cancel(struct kunit *test)
 	memmap_async_cancel(m);
 	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), -ENXIO);
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_done), 0);
 }
 
 #ifdef CONFIG_MEMMAP_ASYNC
@@ -481,6 +499,8 @@ static void memmap_cancel_race(struct kunit *test)
 		fsleep(200);
 		KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), nr_calls);
 		KUNIT_EXPECT_EQ(test, atomic_read(&t->twice), 0);
+		KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_done),
+				atomic_long_read(&t->pages) == END - START);
 		KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), -ENXIO);
 	}
 	/* Else this test tested nothing. */
@@ -494,7 +514,7 @@ static struct kunit_case memmap_async_test_cases[] = {
 	KUNIT_CASE_PARAM(memmap_start_wait, memmap_gen_params),
 	KUNIT_CASE(memmap_refused),
 	KUNIT_CASE(memmap_no_memory),
-	KUNIT_CASE(memmap_sync),
+	KUNIT_CASE(memmap_sync_pages),
 	KUNIT_CASE(memmap_cancel),
 	{}
 };

@@ -6,15 +6,24 @@
  *
  * The ranges are free physical address space, so no device is needed.  An
  * altmap cannot be tested like that: its memmap would live in the range itself.
+ *
+ * The same holds for pages that memmap_sync() says are ready, no matter how far
+ * the rest of their memmap has got.
  */
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <linux/dax.h>
+#include <linux/delay.h>
 #include <linux/ioport.h>
+#include <linux/kthread.h>
+#include <linux/memmap_async.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 #include "../internal.h"
+#include "../memmap_async/pgmap.h"
 
 /*
  * Beyond so many pages a compound's tails are all alike.  Comparing a few
@@ -63,7 +72,15 @@ static vm_fault_t zone_device_test_migrate_to_ram(struct vm_fault *vmf)
 	return VM_FAULT_SIGBUS;
 }
 
+/* Whoever handles a memory failure wants to look at the page. */
+static int zone_device_test_memory_failure(struct dev_pagemap *pgmap, unsigned long pfn,
+					   unsigned long nr_pages, int mf_flags)
+{
+	return page_pgmap(pfn_to_page(pfn)) == pgmap ? 0 : -EIO;
+}
+
 static const struct dev_pagemap_ops zone_device_test_ops = {
+	.memory_failure = zone_device_test_memory_failure,
 	.folio_free = zone_device_test_folio_free,
 	.migrate_to_ram = zone_device_test_migrate_to_ram,
 };
@@ -170,22 +187,26 @@ static void expect_range(struct kunit *test, struct dev_pagemap *pgmap,
 	}
 }
 
-static void zone_device_memmap(struct kunit *test)
+static struct page *want_alloc(struct kunit *test)
 {
-	const struct zone_device_case *c = test->param_value;
+	struct page *want = vmalloc(sizeof(*want) * COMPOUND_CHECK_PAGES);
+
+	KUNIT_ASSERT_NOT_NULL(test, want);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, (kunit_action_t *)vfree, want));
+	return want;
+}
+
+/* A pgmap that is ready to be mapped, at addresses that nobody uses. */
+static struct dev_pagemap *zone_device_alloc(struct kunit *test,
+					     const struct zone_device_case *c)
+{
 	unsigned long stride = ALIGN(c->offset + c->size, SZ_1G);
-	int i, nid = numa_mem_id();
 	struct dev_pagemap *pgmap;
 	struct resource *res;
-	struct page *want;
-	void *addr;
+	int i;
 
 	pgmap = kunit_kzalloc(test, struct_size(pgmap, ranges, c->nr_range), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pgmap);
-
-	want = vmalloc(sizeof(*want) * COMPOUND_CHECK_PAGES);
-	KUNIT_ASSERT_NOT_NULL(test, want);
-	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, (kunit_action_t *)vfree, want));
 
 	/* One spare so that all can be aligned to 1 GiB. */
 	res = request_free_mem_region(&iomem_resource, (c->nr_range + 1) * stride,
@@ -202,11 +223,23 @@ static void zone_device_memmap(struct kunit *test)
 		pgmap->ranges[i].start = ALIGN(res->start, SZ_1G) + i * stride + c->offset;
 		pgmap->ranges[i].end = pgmap->ranges[i].start + c->size - 1;
 	}
+	return pgmap;
+}
 
-	addr = memremap_pages(pgmap, nid);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(addr));
+static void zone_device_map(struct kunit *test, struct dev_pagemap *pgmap, int nid)
+{
+	KUNIT_ASSERT_FALSE(test, IS_ERR(memremap_pages(pgmap, nid)));
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, zone_device_unmap, pgmap));
+}
 
+static void zone_device_memmap(struct kunit *test)
+{
+	const struct zone_device_case *c = test->param_value;
+	struct dev_pagemap *pgmap = zone_device_alloc(test, c);
+	struct page *want = want_alloc(test);
+	int i, nid = numa_mem_id();
+
+	zone_device_map(test, pgmap, nid);
 	for (i = 0; i < c->nr_range; i++)
 		expect_range(test, pgmap, &pgmap->ranges[i], want, nid);
 }
@@ -222,7 +255,360 @@ static struct kunit_suite zone_device_test_suite = {
 	.test_cases = zone_device_test_cases,
 };
 
-kunit_test_suite(zone_device_test_suite);
+kunit_test_suites(&zone_device_test_suite);
+
+#ifdef CONFIG_MEMMAP_ASYNC_DEVICE
+
+static const struct zone_device_case background_case = {
+	"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_2M, SZ_1G, 1
+};
+
+/* Workers that never get to run. */
+static void no_workers(struct memmap_async *job)
+{
+}
+
+/*
+ * Maps @c in the background, but without workers, and makes sure that the pages
+ * of all sections that are its own, which nobody uses yet, hold no old memmap.
+ */
+static struct dev_pagemap *background_map(struct kunit *test,
+					  const struct zone_device_case *c)
+{
+	struct dev_pagemap *pgmap = zone_device_alloc(test, c);
+	int i;
+
+	pgmap->flags = PGMAP_MEMMAP_ASYNC;
+	kunit_activate_static_stub(test, pgmap_memmap_start_workers, no_workers);
+	zone_device_map(test, pgmap, numa_mem_id());
+	KUNIT_ASSERT_NOT_NULL_MSG(test, pgmap->memmap, "memmap_async=on is needed");
+
+	for (i = 0; i < c->nr_range; i++) {
+		unsigned long first = SECTION_ALIGN_UP(PHYS_PFN(pgmap->ranges[i].start));
+		unsigned long last = SECTION_ALIGN_DOWN(PHYS_PFN(pgmap->ranges[i].end + 1));
+
+		memset(pfn_to_page(first), 0xff, (last - first) * sizeof(struct page));
+	}
+	return pgmap;
+}
+
+static bool touched(unsigned long pfn)
+{
+	return memchr_inv(pfn_to_page(pfn), 0xff, sizeof(struct page));
+}
+
+static void expect_pfns(struct kunit *test, struct dev_pagemap *pgmap,
+			unsigned long start_pfn, unsigned long end_pfn,
+			struct page *want)
+{
+	struct range range = {
+		.start	= PFN_PHYS(start_pfn),
+		.end	= PFN_PHYS(end_pfn) - 1,
+	};
+
+	expect_range(test, pgmap, &range, want, pgmap->nid);
+}
+
+/* In the end it is the same memmap. */
+static void background_memmap(struct kunit *test)
+{
+	const struct zone_device_case *c = test->param_value;
+	struct dev_pagemap *pgmap = zone_device_alloc(test, c);
+	struct page *want = want_alloc(test);
+	int i, nid = numa_mem_id();
+
+	pgmap->flags = PGMAP_MEMMAP_ASYNC;
+	zone_device_map(test, pgmap, nid);
+	KUNIT_EXPECT_EQ(test, pgmap->flags, 0);
+
+	for (i = 0; i < c->nr_range; i++) {
+		struct range *range = &pgmap->ranges[i];
+
+		KUNIT_EXPECT_EQ(test, 0, memmap_sync(PHYS_PFN(range->start),
+						     PHYS_PFN(range_len(range))));
+		expect_range(test, pgmap, range, want, nid);
+	}
+}
+
+/* Who needs a page gets its subsection, and nothing but that. */
+static void background_sync(struct kunit *test)
+{
+	struct dev_pagemap *pgmap = background_map(test, &background_case);
+	unsigned long start = PHYS_PFN(pgmap->range.start);
+	unsigned long end = PHYS_PFN(pgmap->range.end + 1);
+	unsigned long pfn = start + 100 * PAGES_PER_SUBSECTION, p;
+	unsigned long first = SECTION_ALIGN_UP(start), last = SECTION_ALIGN_DOWN(end);
+	struct page *want = want_alloc(test);
+
+	KUNIT_EXPECT_TRUE(test, static_key_enabled(&memmap_async_device));
+
+	/* Sections that are not all of the range are ready from the start. */
+	KUNIT_ASSERT_LT(test, start, first);
+	KUNIT_ASSERT_LT(test, last, end);
+	expect_pfns(test, pgmap, start, first, want);
+	expect_pfns(test, pgmap, last, end, want);
+
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 0));
+	KUNIT_EXPECT_FALSE(test, touched(pfn));
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn + 7, 1));
+	expect_pfns(test, pgmap, pfn, pfn + PAGES_PER_SUBSECTION, want);
+	for (p = first; p < last; p++)
+		KUNIT_ASSERT_EQ_MSG(test, touched(p),
+				    p >= pfn && p < pfn + PAGES_PER_SUBSECTION, "pfn %#lx", p);
+
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn - 1, PAGES_PER_SUBSECTION + 2));
+	expect_pfns(test, pgmap, pfn - PAGES_PER_SUBSECTION,
+		    pfn + 2 * PAGES_PER_SUBSECTION, want);
+
+	KUNIT_EXPECT_EQ(test, -EINVAL, memmap_sync(end - 1, 2));
+	KUNIT_EXPECT_EQ(test, -EINVAL, memmap_sync(start, ULONG_MAX));
+	/* Neither device memory nor our business. */
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(page_to_pfn(virt_to_page(test)), 1));
+
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(start, end - start));
+	expect_range(test, pgmap, &pgmap->range, want, pgmap->nid);
+}
+
+/* The key goes off when the last range is done, by whomever, and only then. */
+static void background_idle(struct kunit *test)
+{
+	static const struct zone_device_case c = {
+		"fs_dax, three ranges", MEMORY_DEVICE_FS_DAX, 0, 0, SZ_256M, 3
+	};
+	struct dev_pagemap *pgmap = background_map(test, &c);
+	int i;
+
+	for (i = 0; i < c.nr_range; i++) {
+		struct range *range = &pgmap->ranges[i];
+
+		KUNIT_EXPECT_TRUE(test, static_key_enabled(&memmap_async_device));
+		KUNIT_EXPECT_EQ(test, 0, memmap_sync(PHYS_PFN(range->start),
+						     PHYS_PFN(range_len(range))));
+	}
+	for (i = 0; i < 1000 && static_key_enabled(&memmap_async_device); i++)
+		fsleep(1000);
+	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+}
+
+#ifdef CONFIG_MEMORY_FAILURE
+static void background_memory_failure(struct kunit *test)
+{
+	struct dev_pagemap *pgmap = background_map(test, &background_case);
+	unsigned long pfn = PHYS_PFN(pgmap->range.start) + 100 * PAGES_PER_SUBSECTION;
+	unsigned long recovered = NODE_DATA(pgmap->nid)->mf_stats.recovered;
+
+	KUNIT_EXPECT_EQ(test, 0, memory_failure(pfn, MF_SW_SIMULATED));
+	KUNIT_EXPECT_EQ(test, recovered + 1, NODE_DATA(pgmap->nid)->mf_stats.recovered);
+	KUNIT_EXPECT_FALSE(test, touched(pfn + PAGES_PER_SUBSECTION));
+}
+#endif
+
+#if IS_BUILTIN(CONFIG_DAX)
+static long background_dax_access(struct dax_device *dax_dev, pgoff_t pgoff,
+				  long nr_pages, enum dax_access_mode mode,
+				  void **kaddr, unsigned long *pfn)
+{
+	struct dev_pagemap *pgmap = dax_get_private(dax_dev);
+
+	if (pfn)
+		*pfn = PHYS_PFN(pgmap->range.start) + pgoff;
+	return PHYS_PFN(range_len(&pgmap->range)) - pgoff;
+}
+
+static int background_dax_zero(struct dax_device *dax_dev, pgoff_t pgoff, size_t nr_pages)
+{
+	return -EIO;
+}
+
+static const struct dax_operations background_dax_ops = {
+	.direct_access = background_dax_access,
+	.zero_page_range = background_dax_zero,
+};
+
+/* Whoever asks for a pfn gets struct pages with it; who does not gets none. */
+static void background_dax(struct kunit *test)
+{
+	struct dev_pagemap *pgmap = background_map(test, &background_case);
+	unsigned long pfn = PHYS_PFN(pgmap->range.start), got = 0;
+	struct dax_device *dax_dev = alloc_dax(pgmap, &background_dax_ops);
+	const pgoff_t pgoff = 100 * PAGES_PER_SUBSECTION;
+	void *kaddr;
+	int id;
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(dax_dev));
+
+	id = dax_read_lock();
+	KUNIT_EXPECT_EQ(test, 3, dax_direct_access(dax_dev, pgoff, 3, DAX_ACCESS, &kaddr, NULL));
+	KUNIT_EXPECT_FALSE(test, touched(pfn + pgoff));
+
+	KUNIT_EXPECT_EQ(test, 3, dax_direct_access(dax_dev, pgoff, 3, DAX_ACCESS, &kaddr, &got));
+	KUNIT_EXPECT_EQ(test, got, pfn + pgoff);
+	KUNIT_EXPECT_PTR_EQ(test, page_pgmap(pfn_to_page(got)), pgmap);
+	KUNIT_EXPECT_FALSE(test, touched(got + PAGES_PER_SUBSECTION));
+	dax_read_unlock(id);
+
+	kill_dax(dax_dev);
+	put_dax(dax_dev);
+}
+#endif
+
+struct background_unmapper {
+	struct dev_pagemap *pgmap;
+	struct completion done;
+};
+
+static int background_unmap(void *data)
+{
+	struct background_unmapper *u = data;
+
+	memunmap_pages(u->pgmap);
+	complete(&u->done);
+	return 0;
+}
+
+/*
+ * Who has a reference while the device goes away is told so, also of pages that
+ * were ready, and the memmap stays until he has put it.
+ */
+static void background_dying(struct kunit *test)
+{
+	struct dev_pagemap *pgmap = background_map(test, &background_case);
+	unsigned long pfn = PHYS_PFN(pgmap->range.start) + 100 * PAGES_PER_SUBSECTION;
+	struct background_unmapper u = { .pgmap = pgmap };
+	int i;
+
+	init_completion(&u.done);
+	KUNIT_ASSERT_PTR_EQ(test, pgmap, get_dev_pagemap(pfn));
+	KUNIT_EXPECT_EQ(test, 0, pgmap_memmap_sync(pgmap, pfn, 1));
+
+	kunit_remove_action(test, zone_device_unmap, pgmap);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(background_unmap, &u, "unmap")));
+	for (i = 0; i < 1000 && !percpu_ref_is_dying(&pgmap->ref); i++)
+		fsleep(1000);
+
+	KUNIT_EXPECT_EQ(test, -ENXIO, memmap_sync(pfn, 1));
+	KUNIT_EXPECT_EQ(test, -ENXIO, pgmap_memmap_sync(pgmap, pfn, 1));
+	KUNIT_EXPECT_EQ(test, -ENXIO, pgmap_memmap_sync(pgmap, pfn + PAGES_PER_SUBSECTION, 1));
+	KUNIT_EXPECT_FALSE(test, touched(pfn + PAGES_PER_SUBSECTION));
+	KUNIT_EXPECT_FALSE(test, completion_done(&u.done));
+
+	put_dev_pagemap(pgmap);
+	wait_for_completion(&u.done);
+	KUNIT_EXPECT_NULL(test, pgmap->memmap);
+	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
+}
+
+/* Unmapped at all moments, with somebody who faults in pages all the while. */
+static int background_faults(void *data)
+{
+	unsigned long start = *(unsigned long *)data, pos = 0;
+
+	while (!kthread_should_stop()) {
+		struct dev_pagemap *pgmap;
+
+		pos = (pos + 37 * PAGES_PER_SUBSECTION + 1) % PHYS_PFN(SZ_1G);
+		pgmap = get_dev_pagemap(start + pos);
+		if (pgmap && !memmap_sync(start + pos, 1) &&
+		    page_pgmap(pfn_to_page(start + pos)) != pgmap)
+			pr_err("pfn %#lx is not ready\n", start + pos);
+		if (pgmap)
+			put_dev_pagemap(pgmap);
+		cond_resched();
+	}
+	return 0;
+}
+
+static void background_unmap_race(struct kunit *test)
+{
+	struct dev_pagemap *pgmap = zone_device_alloc(test, &background_case);
+	unsigned long start = PHYS_PFN(pgmap->range.start);
+	struct task_struct *task;
+	int round;
+
+	task = kthread_run(background_faults, &start, "background_faults");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	for (round = 0; round < 30; round++) {
+		pgmap->flags = PGMAP_MEMMAP_ASYNC;
+		if (IS_ERR(memremap_pages(pgmap, numa_mem_id()))) {
+			KUNIT_FAIL(test, "round %d", round);
+			break;
+		}
+		fsleep(round * 200);
+		memunmap_pages(pgmap);
+	}
+	kthread_stop(task);
+	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+}
+
+/* A range that can't be mapped takes those along that were begun with. */
+static void background_second_range_fails(struct kunit *test)
+{
+	static const struct zone_device_case c = {
+		"fs_dax, two ranges", MEMORY_DEVICE_FS_DAX, 0, 0, SZ_1G, 2
+	};
+	struct dev_pagemap *pgmap = zone_device_alloc(test, &c);
+	unsigned long pfn = PHYS_PFN(pgmap->ranges[0].start);
+
+	pgmap->ranges[1] = pgmap->ranges[0];
+	pgmap->flags = PGMAP_MEMMAP_ASYNC;
+
+	kunit_warning_suppress(test) {
+		void *addr = memremap_pages(pgmap, numa_mem_id());
+
+		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(addr), -ENOMEM);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	KUNIT_EXPECT_NULL(test, pgmap->memmap);
+	KUNIT_EXPECT_EQ(test, pgmap->flags, 0);
+	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
+}
+
+static struct memmap_async *no_memory(const struct memmap_async_desc *desc)
+{
+	return ERR_PTR(-ENOMEM);
+}
+
+/* Without memory for a job it is complete on return. */
+static void background_no_memory(struct kunit *test)
+{
+	struct dev_pagemap *pgmap = zone_device_alloc(test, &background_case);
+	struct page *want = want_alloc(test);
+
+	pgmap->flags = PGMAP_MEMMAP_ASYNC;
+	kunit_activate_static_stub(test, memmap_async_alloc, no_memory);
+	zone_device_map(test, pgmap, numa_mem_id());
+	KUNIT_EXPECT_NULL(test, pgmap->memmap);
+	expect_range(test, pgmap, &pgmap->range, want, pgmap->nid);
+}
+
+static struct kunit_case background_test_cases[] = {
+	KUNIT_CASE_PARAM_ATTR(background_memmap, zone_device_gen_params,
+			      { .speed = KUNIT_SPEED_SLOW }),
+	KUNIT_CASE(background_sync),
+	KUNIT_CASE(background_idle),
+#ifdef CONFIG_MEMORY_FAILURE
+	KUNIT_CASE(background_memory_failure),
+#endif
+#if IS_BUILTIN(CONFIG_DAX)
+	KUNIT_CASE(background_dax),
+#endif
+	KUNIT_CASE(background_dying),
+	KUNIT_CASE_SLOW(background_unmap_race),
+	KUNIT_CASE(background_second_range_fails),
+	KUNIT_CASE(background_no_memory),
+	{}
+};
+
+static struct kunit_suite background_test_suite = {
+	.name = "memmap_background",
+	.test_cases = background_test_cases,
+};
+
+kunit_test_suites(&background_test_suite);
+
+#endif /* CONFIG_MEMMAP_ASYNC_DEVICE */
 
 MODULE_DESCRIPTION("KUnit tests for the memmap of device memory");
 MODULE_LICENSE("GPL");
