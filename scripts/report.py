@@ -39,12 +39,14 @@ def usable(runs, key):
     return [bind[key] / 1e6 for run in runs for bind in run["usable"]]
 
 
-def touches(runs, step="touch"):
-    """Milliseconds; with a kernel that ever is active, of those touches only
-    that began while it was."""
-    found = [touch for run in runs for touch in run["touches"].get(step, [])]
-    during = [touch for touch in found if touch["active"]]
-    return [touch["ns"] / 1e6 for touch in during or found]
+def touches(runs, during=False):
+    """Milliseconds of the first touches, or of those that began during init."""
+    return [
+        touch["ns"] / 1e6
+        for run in runs
+        for touch in run["touches"].get("touch", [])
+        if touch["active"] or not during
+    ]
 
 
 def waits(runs, step):
@@ -90,9 +92,10 @@ def rows(data):
             add(section, "    its memmap init",
                 *([bind["init"] * 1e3 for run in runs for bind in run["binds"]]
                   for runs in (base, sync)))
-            add(section, "first touch of 2 MiB, meanwhile", touches(base), touches(series))
+            if during := touches(series, during=True):
+                add(section, "first touch of 2 MiB, while init runs", touches(base), during)
             add(section, "  its wait in memmap_sync()", [], waits(series, "touch"))
-            add(section, "  the same with the CPUs busy", [], waits(series, "busy"))
+            add(section, "  that wait with the CPUs busy", [], waits(series, "busy"))
             add(section, "unbind", usable(base, "unbind"), usable(series, "unbind"))
             add(section, "unbind, a quarter initialised", [], early(series))
     section = f"{data['memory_gib']:g} GiB of RAM, ms"
@@ -142,9 +145,7 @@ def targets(data):
         )
         at_least(name + "first byte as fast as base's", 50,
                  median(usable(base, "byte")) / median(usable(series, "byte")))
-        # Those that began while init ran; none at all is a miss as well.
-        during = [touch["ns"] / 1e6 for run in series
-                  for touch in run["touches"].get("touch", []) if touch["active"]]
+        during = touches(series, during=True)
         at_most(name + f"first touch while init runs ({len(during)}), p50", 1.25,
                 median(during) / median(touches(base)), "x", "<= 1.25 x base")
         at_most(name + "first touch while init runs, max",

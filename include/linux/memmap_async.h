@@ -39,11 +39,10 @@ static inline int memmap_sync(unsigned long pfn, unsigned long nr_pages)
 
 	/*
 	 * Patching the branch interrupts all CPUs, so who finds it off sees what
-	 * was written before. Without that, this pairs with the barrier in
-	 * pgmap_memmap_put_key().
+	 * was written before.
 	 */
 	if (!IS_ENABLED(CONFIG_JUMP_LABEL))
-		smp_rmb();
+		smp_rmb(); /* pairs with the one in pgmap_memmap_put_key() */
 #endif
 	return 0;
 }

@@ -100,7 +100,8 @@ impl Init {
     unsafe fn done(&self) {
         if let Some(done) = self.done {
             // SAFETY: There is one last claim, so this is called once. Who cancels the job waits
-            // for those inside, and the job is not completed yet. Thus the promise of `new()` holds.
+            // for those inside, and the job is not completed yet. Thus the promise of `new()`
+            // holds.
             unsafe { done(self.arg) }
         }
     }

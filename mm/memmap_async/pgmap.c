@@ -30,9 +30,6 @@
 #include "../mm_init.h"
 #include "pgmap.h"
 
-DEFINE_STATIC_KEY_FALSE(memmap_async_device);
-EXPORT_SYMBOL_GPL(memmap_async_device);
-
 struct range_memmap {
 	struct device_memmap device;
 	struct memmap_async_desc desc;
@@ -61,11 +58,15 @@ struct pgmap_memmap {
 	struct range_memmap ranges[] __counted_by(nr_range);
 };
 
+DEFINE_STATIC_KEY_FALSE(memmap_async_device);
+EXPORT_SYMBOL_GPL(memmap_async_device);
+
 static bool pgmap_memmap_finished(const struct pgmap_memmap *memmap)
 {
 	int i;
 
 	for (i = 0; i < memmap->nr_range; i++)
+		/* Pairs with the release in range_memmap_done(). */
 		if (!smp_load_acquire(&memmap->ranges[i].finished))
 			return false;
 	return true;
@@ -77,14 +78,16 @@ static void pgmap_memmap_put_key(struct pgmap_memmap *memmap)
 		return;
 
 	memmap->holds_key = false;
-	smp_mb();	/* see memmap_sync() */
+	/* Pairs with the barrier in memmap_sync(). */
+	smp_mb();
 	static_branch_dec(&memmap_async_device);
 }
 
 /* Tells user space that all is initialized. */
 static void pgmap_memmap_notify(struct device *dev)
 {
-	char *envp[] = { "MEMMAP_STATE=idle", NULL };
+	char state[] = "MEMMAP_STATE=idle";
+	char *envp[2] = { state };
 
 	sysfs_notify(&dev->kobj, NULL, "memmap_state");
 	kobject_uevent_env(&dev->kobj, KOBJ_CHANGE, envp);
@@ -100,6 +103,7 @@ static void pgmap_memmap_finish(struct work_struct *work)
 	for (i = 0; i < memmap->nr_range; i++) {
 		struct range_memmap *r = &memmap->ranges[i];
 
+		/* Pairs with the release in range_memmap_done(). */
 		if (smp_load_acquire(&r->finished) && !r->reported) {
 			r->reported = true;
 			memmap_async_report(&r->desc, r->job, r->msecs);
@@ -121,6 +125,7 @@ static void range_memmap_done(void *arg)
 	struct range_memmap *r = container_of(arg, struct range_memmap, device);
 
 	r->msecs = jiffies_to_msecs(jiffies - r->start);
+	/* Who sees it may look at the time that it took. */
 	smp_store_release(&r->finished, true);
 	queue_work(system_freezable_wq, &r->memmap->finish_work);
 }
