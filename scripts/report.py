@@ -94,8 +94,8 @@ def rows(data):
                   for runs in (base, sync)))
             if during := touches(series, during=True):
                 add(section, "first touch of 2 MiB, while init runs", touches(base), during)
-            add(section, "  its wait in memmap_sync()", [], waits(series, "touch"))
-            add(section, "  that wait with the CPUs busy", [], waits(series, "busy"))
+            add(section, "wait in memmap_sync() for such touches", [], waits(series, "touch"))
+            add(section, "  with the CPUs busy", [], waits(series, "busy"))
             add(section, "unbind", usable(base, "unbind"), usable(series, "unbind"))
             add(section, "unbind, a quarter initialised", [], early(series))
     section = f"{data['memory_gib']:g} GiB of RAM, ms"
@@ -252,7 +252,7 @@ def picture(data, path):
         (kernel, mapping): typical(device_runs(data, kernel, large, mapping), "idle")
         for kernel in COLOURS for mapping in MAPPINGS
     }
-    end = 1.12 * max(bind["idle"] for bind in binds.values()) / 1e9
+    end = 1.3 * max(bind["idle"] for bind in binds.values()) / 1e9
     figure, axes = plt.subplots(
         4, 2, figsize=(11, 8.2), sharex=True, sharey="row",
         gridspec_kw={"height_ratios": (3, 1.5, 3, 1.5)},
@@ -269,8 +269,8 @@ def picture(data, path):
         curve.set_title(f"{kernel}, map={mapping}", loc="left", fontsize=10, fontweight="bold")
         curve.set_ylabel("memmap initialised, %" if column == 0 else "", fontsize=9)
         curve.set_ylim(0, 105)
-        curve.annotate(f"all after {duration(bind['idle'])}", (times[-1], 100), xytext=(-10, -2),
-                       textcoords="offset points", ha="right", va="top", fontsize=9)
+        curve.annotate(f"all after {duration(bind['idle'])}", (times[-1], 100), xytext=(6, -6),
+                       textcoords="offset points", va="top", fontsize=9)
         if not bind["samples"]:
             curve.annotate("(a line between the two\nmoments that are known)",
                            (0.5, 0.06), xycoords="axes fraction", fontsize=7, color="#555555")

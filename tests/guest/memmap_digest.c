@@ -29,6 +29,8 @@
 #define PTE_PRESENT	1UL
 #define PTE_HUGE	0x80UL
 #define SUBSECTION	(2UL << 20)
+/* More than the machines of scripts/guest can have. */
+#define PHYSICAL_END	(1UL << 46)
 
 static int mem;
 static char *vmcoreinfo;
@@ -70,18 +72,37 @@ static void *map_phys(uint64_t phys, size_t size)
 	return map;
 }
 
+/*
+ * Where a physical address of the memmap or the page tables can be read.  They
+ * are all over the memory, again and again, so what was mapped stays mapped,
+ * 2 MiB each; but not where RAM ends amid those, which /dev/mem does not map.
+ */
+static char *window(uint64_t phys, size_t *left)
+{
+	static char **windows;
+	char **map;
+
+	if (!windows)
+		windows = calloc(PHYSICAL_END / SUBSECTION, sizeof(*windows));
+	if (!windows || phys >= PHYSICAL_END)
+		die("cannot keep track of physical address %#lx", phys);
+	map = &windows[phys / SUBSECTION];
+	if (!*map)
+		*map = mmap(NULL, SUBSECTION, PROT_READ, MAP_SHARED, mem,
+			    phys & ~(SUBSECTION - 1));
+	if (*map != MAP_FAILED) {
+		*left = SUBSECTION - (phys & (SUBSECTION - 1));
+		return *map + (phys & (SUBSECTION - 1));
+	}
+	*left = PAGE_BYTES - (phys & (PAGE_BYTES - 1));
+	return (char *)map_phys(phys & ~(PAGE_BYTES - 1), PAGE_BYTES) + (phys & (PAGE_BYTES - 1));
+}
+
 static uint64_t entry(uint64_t table, unsigned int index)
 {
-	static uint64_t mapped = -1;
-	static uint64_t *map;
+	size_t left;
 
-	if (table != mapped) {
-		if (map)
-			munmap(map, PAGE_BYTES);
-		map = map_phys(table, PAGE_BYTES);
-		mapped = table;
-	}
-	return map[index];
+	return ((uint64_t *)window(table, &left))[index];
 }
 
 /* What of the kernel's address space is physically contiguous from VIRT on. */
@@ -110,18 +131,15 @@ static uint64_t walk(uint64_t virt, uint64_t *left)
 static void copy_kernel(uint64_t virt, void *to, size_t size)
 {
 	while (size) {
-		uint64_t left, phys = walk(virt, &left);
-		uint64_t page = phys & ~(PAGE_BYTES - 1);
-		size_t head = phys - page, part;
-		char *map;
+		uint64_t contiguous, phys = walk(virt, &contiguous);
+		size_t part;
+		char *from = window(phys, &part);
 
-		/* Large leaves in pieces of 2 MiB, which keeps the maps small. */
-		if (left > SUBSECTION - (phys & (SUBSECTION - 1)))
-			left = SUBSECTION - (phys & (SUBSECTION - 1));
-		part = left < size ? left : size;
-		map = map_phys(page, (head + part + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1));
-		memcpy(to, map + head, part);
-		munmap(map, (head + part + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1));
+		if (part > contiguous)
+			part = contiguous;
+		if (part > size)
+			part = size;
+		memcpy(to, from, part);
 		virt += part;
 		to = (char *)to + part;
 		size -= part;
