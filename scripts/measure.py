@@ -24,7 +24,8 @@ import re
 import subprocess
 import sys
 
-import report
+sys.dont_write_bytecode = True
+import report  # noqa: E402  (leaves no directory beside the scripts)
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 GUEST = TOP / "scripts" / "guest"
@@ -278,17 +279,22 @@ def measure(args):
     runs = []
     small, large = args.pmem // 8, args.pmem
     for number in range(1, args.rounds + 1):
+        found = []
         for pmem, mapping in itertools.product((small, large), ("mem", "dev")):
             for which in variants(args):
                 say(f"round {number}: {pmem >> 30} GiB map={mapping}, {which}")
-                runs.append(device_run(args, which, pmem, mapping, icount=False))
+                found.append(device_run(args, which, pmem, mapping, icount=False))
         say(f"round {number}: boot")
-        runs += [boot_run(args, which, icount=False) for which in ("base", "series")]
+        found += [boot_run(args, which, icount=False) for which in ("base", "series")]
+        runs += [{"round": number, **run} for run in found]
     for number in range(1, args.icount_rounds + 1):
         say(f"instructions, round {number}")
-        for mapping, which in itertools.product(("mem", "dev"), ("base", "sync")):
-            runs.append(device_run(args, which, small, mapping, icount=True))
-        runs += [boot_run(args, which, icount=True) for which in ("base", "series")]
+        found = [
+            device_run(args, which, small, mapping, icount=True)
+            for mapping, which in itertools.product(("mem", "dev"), ("base", "sync"))
+        ]
+        found += [boot_run(args, which, icount=True) for which in ("base", "series")]
+        runs += [{"round": number, **run} for run in found]
     return runs
 
 

@@ -230,7 +230,7 @@ def must_show(data):
 def typical(runs, key):
     """The bind in the middle of all, as one of them."""
     found = sorted((bind for run in runs for bind in run["usable"]), key=lambda bind: bind[key])
-    return found[len(found) // 2]
+    return found[(len(found) - 1) // 2]
 
 
 def progress(bind):

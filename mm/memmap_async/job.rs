@@ -286,6 +286,12 @@ impl WorkItem for Worker {
         if this.slice() {
             let (queue, node) = (this.queue, this.node);
 
+            // With preemption off for unit after unit, the tick hardly ever sees a quiescent state
+            // of this CPU, and all who wait for RCU would wait for the whole range.
+            //
+            // SAFETY: A work item may sleep, and `slice()` has left no claim behind.
+            unsafe { bindings::schedule() };
+
             // It runs, so it is not queued, unless by `Handle::start()` just now.
             let _ = queue.enqueue_on_node(node, this);
         }
