@@ -275,13 +275,14 @@ overlay_present() {
 # kernel_make SRC OUT ARGS...: what every make of a kernel here has in common.
 # Fixed stamps let an unchanged tree give an unchanged kernel; CCACHE_BASEDIR
 # lets trees at other places share what ccache has.
+KERNEL_TOOLS=("CC=ccache gcc")
 kernel_make() {
 	local src out
 	src=$(realpath "$1")
 	out=$(realpath -m "$2")
 	shift 2
 	CCACHE_BASEDIR=$BUILD CCACHE_MAXSIZE=10G \
-	make -C "$src" O="$out" -j"$JOBS" CC="ccache gcc" \
+	make -C "$src" O="$out" -j"$JOBS" "${KERNEL_TOOLS[@]}" \
 		KBUILD_BUILD_TIMESTAMP="2026-01-01 00:00:00 UTC" \
 		KBUILD_BUILD_USER=memmap_async KBUILD_BUILD_HOST=localhost \
 		KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"
