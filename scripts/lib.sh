@@ -274,7 +274,7 @@ overlay_present() {
 
 # kernel_make SRC OUT ARGS...: what every make of a kernel here has in common.
 # Fixed stamps let an unchanged tree give an unchanged kernel; CCACHE_BASEDIR
-# lets trees at other places share what ccache has.
+# lets trees at other places share what ccache has.  KERNEL_TOOLS: the compiler.
 KERNEL_TOOLS=("CC=ccache gcc")
 kernel_make() {
 	local src out
