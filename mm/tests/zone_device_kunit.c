@@ -21,6 +21,7 @@
 #include <linux/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include "../internal.h"
 #include "../memmap_async/pgmap.h"
@@ -244,9 +245,56 @@ static void zone_device_memmap(struct kunit *test)
 		expect_range(test, pgmap, &pgmap->ranges[i], want, nid);
 }
 
+static bool is_mapped(const struct page *page)
+{
+	unsigned long word;
+
+	return !copy_from_kernel_nofault(&word, page, sizeof(word));
+}
+
+/* Its memmap goes with a range, all of it, and nobody else's. */
+static void zone_device_gone(struct kunit *test)
+{
+	static const struct zone_device_case c = {
+		"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_4M, SZ_4G + SZ_64M, 1
+	};
+	struct dev_pagemap *pgmap = zone_device_alloc(test, &c);
+	struct dev_pagemap *below = zone_device_alloc(test, &c);
+	struct dev_pagemap *above = zone_device_alloc(test, &c);
+	unsigned long start_pfn = PHYS_PFN(pgmap->range.start);
+	unsigned long end_pfn = PHYS_PFN(pgmap->range.end + 1);
+	struct page *want = want_alloc(test);
+	int nid = numa_mem_id();
+	unsigned long pfn;
+
+	/* Both in a section that is the range's, too. */
+	below->range.start = pgmap->range.start - SZ_2M;
+	below->range.end = pgmap->range.start - 1;
+	above->range.start = pgmap->range.end + 1;
+	above->range.end = pgmap->range.end + SZ_2M;
+
+	zone_device_map(test, below, nid);
+	zone_device_map(test, above, nid);
+	zone_device_map(test, pgmap, nid);
+	KUNIT_EXPECT_TRUE(test, is_mapped(pfn_to_page(start_pfn)));
+
+	kunit_release_action(test, zone_device_unmap, pgmap);
+	for (pfn = start_pfn; pfn < end_pfn; pfn += PAGES_PER_SUBSECTION)
+		KUNIT_EXPECT_FALSE_MSG(test, pfn_valid(pfn), "pfn %#lx", pfn);
+	for (pfn = SECTION_ALIGN_UP(start_pfn); pfn < SECTION_ALIGN_DOWN(end_pfn);
+	     pfn += PAGES_PER_SUBSECTION)
+		KUNIT_EXPECT_FALSE_MSG(test, is_mapped(pfn_to_page(pfn)), "pfn %#lx", pfn);
+	expect_range(test, below, &below->range, want, nid);
+	expect_range(test, above, &above->range, want, nid);
+
+	zone_device_map(test, pgmap, nid);
+	expect_range(test, pgmap, &pgmap->range, want, nid);
+}
+
 static struct kunit_case zone_device_test_cases[] = {
 	KUNIT_CASE_PARAM_ATTR(zone_device_memmap, zone_device_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
+	KUNIT_CASE_SLOW(zone_device_gone),
 	{}
 };
 
