@@ -351,3 +351,34 @@ kernel_build() {
 	esac
 	logged "$name" kernel_make "$src" "$out" "$@"
 }
+
+# --- the two kernels that are compared --------------------------------------------
+
+# scripts/demo and scripts/bench share them.
+PAIR=$BUILD/demo
+
+# build_kernel NAME: what $PAIR/tree has checked out, into $PAIR/NAME.
+build_kernel() {
+	local config=("$TOP"/tests/guest/{kernel,series}.config)
+	step "building the $1 kernel"
+	kernel_config "$PAIR/tree" "$PAIR/out" "${config[@]}" ||
+		die "cannot configure the $1 kernel"
+	kernel_build "$PAIR/tree" "$PAIR/out" || die "cannot build the $1 kernel"
+	cp "$(kernel_image "$PAIR/out")" "$PAIR/$1"
+}
+
+# build_pair [LINUX]: the kernel without and with the series; sets base and series.
+# One tree and one output directory, so that the second kernel is an incremental
+# build of the first, and the source's path is the same in both.
+build_pair() {
+	local linux=${1:-}
+	mkdir -p "$PAIR"
+	step "checking out the kernel${linux:+ in $linux}"
+	pristine_tree "$PAIR/tree" "$linux"
+	build_kernel base
+	kgit -C "$PAIR/tree" checkout -q -B series
+	apply_series "$PAIR/tree" || exit 1
+	build_kernel series
+	# shellcheck disable=SC2034
+	base=$PAIR/base series=$PAIR/series
+}

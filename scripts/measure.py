@@ -333,7 +333,7 @@ def main():
         "rounds": args.rounds,
         "runs": runs,
     }
-    output = {**report.summary(output), **output}
+    output = {**report.summary(report.rows(output), report.targets(output)), **output}
     write(output, args.output)
     return 0
 

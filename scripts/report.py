@@ -119,18 +119,18 @@ def median(figures):
     return statistics.median(figures) if figures else float("nan")
 
 
+# A target: what, what is wanted, what was measured, whether that will do.  A figure
+# that is missing is no number, and no number will do.
+def at_least(what, wanted, value):
+    return what, f">= {wanted:g} x", f"{value:.3g} x", value >= wanted
+
+
+def at_most(what, wanted, value, unit, said=None):
+    return what, said or f"<= {wanted:.3g} {unit}", f"{value:.3g} {unit}", value <= wanted
+
+
 def targets(data):
-    """(what, what is wanted, what was measured, whether that will do).  A figure
-    that is missing is no number, and no number will do."""
     found = []
-
-    def at_least(what, wanted, value):
-        found.append((what, f">= {wanted:g} x", f"{value:.3g} x", value >= wanted))
-
-    def at_most(what, wanted, value, unit, said=None):
-        found.append((what, said or f"<= {wanted:.3g} {unit}", f"{value:.3g} {unit}",
-                      value <= wanted))
-
     small, large = sizes(data)[0], sizes(data)[-1]
     for mapping, gain in (("mem", 100), ("dev", 50)):
         base, series, sync = (
@@ -138,30 +138,32 @@ def targets(data):
         )
         name = f"map={mapping}: "
         bind = median(usable(series, "bound"))
-        at_least(name + "bind as fast as base's", gain, median(usable(base, "bound")) / bind)
-        at_most(
-            name + f"bind of {large} GiB against {small} GiB", 2,
-            bind / median(usable(device_runs(data, "series", small, mapping), "bound")), "x",
-        )
-        at_least(name + "first byte as fast as base's", 50,
-                 median(usable(base, "byte")) / median(usable(series, "byte")))
         during = touches(series, during=True)
-        at_most(name + f"first touch while init runs ({len(during)}), p50", 1.25,
-                median(during) / median(touches(base)), "x", "<= 1.25 x base")
-        at_most(name + "first touch while init runs, max",
-                max(touches(base), default=float("nan")) + 5, max(during, default=float("nan")),
-                "ms")
-        for step, label in (("touch", ""), ("busy", ", CPUs busy")):
-            at_most(name + f"wait in memmap_sync(){label}, p50", 100,
-                    median(waits(series, step)) * 1e3, "us")
-        at_most(name + "all initialised, against the synchronous engine", 1.1,
-                median(usable(series, "idle")) / median(usable(sync, "idle")), "x")
-        at_most(name + "unbind while init runs, against a bind", 2,
-                median(early(series)) / bind, "x")
+        found += [
+            at_least(name + "bind as fast as base's", gain, median(usable(base, "bound")) / bind),
+            at_most(
+                name + f"bind of {large} GiB against {small} GiB", 2,
+                bind / median(usable(device_runs(data, "series", small, mapping), "bound")), "x",
+            ),
+            at_least(name + "first byte as fast as base's", 50,
+                     median(usable(base, "byte")) / median(usable(series, "byte"))),
+            at_most(name + f"first touch while init runs ({len(during)}), p50", 1.25,
+                    median(during) / median(touches(base)), "x", "<= 1.25 x base"),
+            at_most(name + "first touch while init runs, max",
+                    max(touches(base), default=float("nan")) + 5,
+                    max(during, default=float("nan")), "ms"),
+            *(at_most(name + f"wait in memmap_sync(){label}, p50", 100,
+                      median(waits(series, step)) * 1e3, "us")
+              for step, label in (("touch", ""), ("busy", ", CPUs busy"))),
+            at_most(name + "all initialised, against the synchronous engine", 1.1,
+                    median(usable(series, "idle")) / median(usable(sync, "idle")), "x"),
+            at_most(name + "unbind while init runs, against a bind", 2,
+                    median(early(series)) / bind, "x"),
+        ]
     return found
 
 
-def summary(data):
+def summary(found_rows, found_targets):
     """For the JSON: what the table shows, and what was to be shown."""
     def three(figures):
         return dict(zip(("min", "median", "max"),
@@ -172,11 +174,11 @@ def summary(data):
             {"section": section, "what": label.strip(),
              **{kernel: three(figures)
                 for kernel, figures in (("base", base), ("series", series)) if figures}}
-            for section, label, base, series in rows(data)
+            for section, label, base, series in found_rows
         ],
         "targets": [
             dict(zip(("what", "wanted", "measured", "met"), target, strict=True))
-            for target in targets(data)
+            for target in found_targets
         ],
     }
 
@@ -187,11 +189,11 @@ def number(value):
     return f"{value:.1f}" if value >= 1 else f"{value:.3f}"
 
 
-def table(data):
+def table(found):
     print(f"{'':40}{'base':^24}{'series':^24}")
     print(f"{'':40}{'median':>8}{'min':>8}{'max':>8}{'median':>8}{'min':>8}{'max':>8}{'gain':>9}")
     section = None
-    for title, label, base, series in rows(data):
+    for title, label, base, series in found:
         if title != section:
             print(f"\n{title}")
             section = title
@@ -200,7 +202,7 @@ def table(data):
             three = (median(figures), min(figures), max(figures)) if figures else ()
             cells += "".join(f"{number(value):>8}" for value in three).ljust(24)
         gain = ""
-        if base and series:
+        if base and series and median(series):
             ratio = median(base) / median(series)
             gain = f"{ratio:>7.0f} x" if ratio >= 100 else f"{ratio:>7.2f} x"
         print(f"  {label:38}{cells}{gain}".rstrip())
@@ -218,13 +220,23 @@ def about(data):
     )
 
 
+def show_targets(found):
+    for what, wanted, measured, met in found:
+        print(f"  {what:58}{wanted:>15}{measured:>12}  {'met' if met else 'MISSED'}")
+
+
 def must_show(data):
     small, large = sizes(data)[0], sizes(data)[-1]
     print(f"What the series has to show, with {large} GiB:")
-    for what, wanted, measured, met in targets(data):
-        print(f"  {what:58}{wanted:>15}{measured:>12}  {'met' if met else 'MISSED'}")
+    show_targets(targets(data))
     if (small, large) != (64, 512):
         print("  (meant for 64 and 512 GiB)")
+
+
+def warn_busy(data):
+    if data["host_load"] > 0.5:
+        print(f"\nThe machine was busy (load {data['host_load']:.1f}) when this began: "
+              "its wall times mean little.")
 
 
 def typical(runs, key):
@@ -306,13 +318,11 @@ def main():
     if not args.results.is_file():
         parser.error(f"no results {args.results}: scripts/measure.py writes them")
     data = json.loads(args.results.read_text())
-    table(data)
+    table(rows(data))
     print()
     must_show(data)
     print(f"\n{about(data)}")
-    if data["host_load"] > 0.5:
-        print(f"\nThe machine was busy (load {data['host_load']:.1f}) when this began: "
-              "its wall times mean little.")
+    warn_busy(data)
     if args.png:
         picture(data, args.png)
     return 0

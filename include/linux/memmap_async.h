@@ -7,6 +7,8 @@
 #include <linux/kernel.h>
 #include <linux/types.h>
 
+struct page;
+
 #ifdef CONFIG_MEMMAP_ASYNC_DEVICE
 DECLARE_STATIC_KEY_FALSE(memmap_async_device);
 int __memmap_sync(unsigned long pfn, unsigned long nr_pages);
@@ -191,6 +193,34 @@ unsigned long memmap_async_nr_pages(const struct memmap_async *m);
  * Return: The number of workers.
  */
 unsigned int memmap_async_nr_workers(const struct memmap_async *m);
+
+/**
+ * memmap_stamp() - initialize a run of struct pages after the example of two
+ * @page: the first of them; it and the next one are initialized already
+ * @nr_pages: struct pages in the run, those two included
+ *
+ * For pages that differ by nothing but where they are: from each to the next,
+ * every word stays the same or changes by the same amount. That leaves out
+ * whoever wants to see each page on its own, such as a tracepoint. Kernels
+ * without CONFIG_MEMMAP_ASYNC don't have it.
+ *
+ * Context: Any. Nobody else looks at these struct pages.
+ */
+void memmap_stamp(struct page *page, unsigned long nr_pages);
+
+#ifdef CONFIG_X86_64
+void memmap_stamp_nontemporal(struct page *page, unsigned long nr_pages);
+#endif
+
+#if defined(CONFIG_X86_64) && defined(CONFIG_MEMMAP_ASYNC_DEVICE)
+void memmap_stamp_device(struct page *page, unsigned long nr_pages);
+bool memmap_stores_prefer_nontemporal(u64 cached_ps, u64 nontemporal_ps);
+#else
+static inline void memmap_stamp_device(struct page *page, unsigned long nr_pages)
+{
+	memmap_stamp(page, nr_pages);
+}
+#endif
 
 /* For memmap_async_alloc() only, which see. @wq stays for good. */
 struct workqueue_struct;

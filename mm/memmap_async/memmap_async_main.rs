@@ -8,6 +8,7 @@
 //! - [`pfn`]: ranges of page frame numbers, cut into units
 //! - [`claim`]: who may initialise which unit, which ones are ready
 //! - [`job`]: a range on its way, the workers, and those who can't wait for them
+//! - [`stamp`]: runs of alike struct pages
 //!
 //! This file holds what C calls, as the header documents it. What is better in C is in
 //! `memmap_async.c`.
@@ -15,6 +16,7 @@
 mod claim;
 mod job;
 mod pfn;
+mod stamp;
 
 use job::Handle;
 use kernel::{
@@ -29,6 +31,11 @@ use kernel::{
     workqueue::Queue,
 };
 use pfn::PfnRange;
+use stamp::Plain;
+
+/// The words of a `struct page`.
+const PAGE_WORDS: usize = size_of::<bindings::page>() / size_of::<usize>();
+const _: () = assert!(PAGE_WORDS * size_of::<usize>() == size_of::<bindings::page>());
 
 type Foreign = KBox<Handle>;
 
@@ -147,4 +154,25 @@ pub unsafe extern "C" fn memmap_async_nr_pages(m: *const bindings::memmap_async)
 pub unsafe extern "C" fn memmap_async_nr_workers(m: *const bindings::memmap_async) -> c_uint {
     // SAFETY: By the safety requirement.
     unsafe { borrow(m) }.nr_workers() as c_uint
+}
+
+/// # Safety
+///
+/// As `memmap_stamp()` in the header says.
+#[export]
+pub unsafe extern "C" fn memmap_stamp(page: *mut bindings::page, nr_pages: c_ulong) {
+    // SAFETY: By the safety requirement. A `struct page` consists of words.
+    unsafe { stamp::stamp::<PAGE_WORDS, Plain>(page.cast(), nr_pages) };
+}
+
+/// As `memmap_stamp()`, past the caches.
+///
+/// # Safety
+///
+/// As `memmap_stamp()` in the header says.
+#[cfg(CONFIG_X86_64)]
+#[export]
+pub unsafe extern "C" fn memmap_stamp_nontemporal(page: *mut bindings::page, nr_pages: c_ulong) {
+    // SAFETY: By the safety requirement. A `struct page` consists of words.
+    unsafe { stamp::stamp::<PAGE_WORDS, stamp::NonTemporal>(page.cast(), nr_pages) };
 }

@@ -9,6 +9,10 @@
 #include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/page-isolation.h>
+#include <linux/poison.h>
+#include <linux/set_memory.h>
+#include "../internal.h"
+#include "../page_alloc.h"
 
 /* Struct pages that were never written to say something else, if anything. */
 static void boot_memmap_links(struct kunit *test)
@@ -81,10 +85,92 @@ static void boot_memmap_pageblocks(struct kunit *test)
 	}
 }
 
+/* A page that was freed at boot, as part of a block, and not used since. */
+static void want_fresh(struct page *want, struct page *page)
+{
+	memset(want, 0, sizeof(*want));
+	set_page_links(want, page_zonenum(page), page_to_nid(page), page_to_pfn(page));
+	page_cpupid_reset_last(want);
+	page_kasan_tag_reset(want);
+	atomic_set(&want->_mapcount, -1);
+	want->lru.next = &page->lru;
+	want->lru.prev = &page->lru;
+#ifdef WANT_PAGE_VIRTUAL
+	set_page_address(want, lowmem_page_address(page));
+#endif
+}
+
+/* What page->flags and the like must not say of a free page, used before or not. */
+static bool looks_free(struct page *page)
+{
+	return !page_ref_count(page) && !page->mapping && !page_has_type(page) &&
+	       atomic_read(&page->_mapcount) == -1 &&
+	       !(page->flags.f & PAGE_FLAGS_CHECK_AT_PREP);
+}
+
+/* Options that make a free page's memory inaccessible, or leave a mark in it. */
+static bool content_is_free(struct page *page)
+{
+#ifdef CONFIG_ARCH_HAS_SET_DIRECT_MAP
+	if (debug_pagealloc_enabled_static())
+		return !kernel_page_present(page);
+#endif
+	if (page_poisoning_enabled_static())
+		return !memchr_inv(page_address(page), PAGE_POISON, PAGE_SIZE);
+	return !want_init_on_free() || !memchr_inv(page_address(page), 0, PAGE_SIZE);
+}
+
+static bool is_free_block(struct page *page)
+{
+	return PageBuddy(page) && buddy_order_unsafe(page) == MAX_PAGE_ORDER;
+}
+
+/* Nearly all of it is still as boot left it, word by word. */
+static void boot_memmap_free(struct kunit *test)
+{
+	unsigned long pfn, nr_pages = 0, nr_fresh = 0;
+	struct page want;
+	struct zone *zone;
+
+	for_each_populated_zone(zone) {
+		pfn = ALIGN(zone->zone_start_pfn, MAX_ORDER_NR_PAGES);
+
+		for (; pfn < zone_end_pfn(zone); pfn += MAX_ORDER_NR_PAGES) {
+			struct page *page = pfn_to_online_page(pfn);
+			unsigned long i, bad = 0;
+
+			if (!page || page_zone(page) != zone || !is_free_block(page))
+				continue;
+
+			spin_lock_irq(&zone->lock);
+			/* The first one knows about the block. */
+			for (i = 1; i < MAX_ORDER_NR_PAGES && is_free_block(page); i++) {
+				want_fresh(&want, page + i);
+				nr_fresh += !memcmp(&want, page + i, sizeof(want));
+				nr_pages++;
+				if (!looks_free(page + i) ||
+				    (!(i % 128) && !content_is_free(page + i)))
+					bad = i;
+			}
+			spin_unlock_irq(&zone->lock);
+
+			if (bad) {
+				KUNIT_FAIL(test, "pfn %#lx: %*ph", pfn + bad,
+					   (int)sizeof(*page), page + bad);
+				return;
+			}
+			cond_resched();
+		}
+	}
+	kunit_info(test, "%lu of %lu fresh", nr_fresh, nr_pages);
+	KUNIT_EXPECT_GT(test, nr_fresh, nr_pages / 2);
+}
+
 static struct kunit_case boot_memmap_test_cases[] = {
 	KUNIT_CASE_SLOW(boot_memmap_links),
 	KUNIT_CASE_SLOW(boot_memmap_managed),
 	KUNIT_CASE_SLOW(boot_memmap_pageblocks),
+	KUNIT_CASE_SLOW(boot_memmap_free),
 	{}
 };
 

@@ -507,6 +507,22 @@ static void memmap_cancel_race(struct kunit *test)
 	KUNIT_EXPECT_GT(test, late, 0);
 }
 
+#if defined(CONFIG_X86_64) && defined(CONFIG_MEMMAP_ASYNC_DEVICE)
+static void memmap_stores(struct kunit *test)
+{
+	KUNIT_EXPECT_TRUE(test, memmap_stores_prefer_nontemporal(10000, 5000));
+	KUNIT_EXPECT_TRUE(test, memmap_stores_prefer_nontemporal(10000, 8800));
+	KUNIT_EXPECT_FALSE(test, memmap_stores_prefer_nontemporal(10000, 9000));
+	KUNIT_EXPECT_FALSE(test, memmap_stores_prefer_nontemporal(10000, 20000));
+	KUNIT_EXPECT_FALSE(test, memmap_stores_prefer_nontemporal(0, 0));
+}
+#else
+static void memmap_stores(struct kunit *test)
+{
+	kunit_skip(test, "there is one kind of stores only");
+}
+#endif
+
 #endif /* CONFIG_MEMMAP_ASYNC */
 
 static struct kunit_case memmap_async_test_cases[] = {
@@ -535,6 +551,7 @@ static struct kunit_case memmap_async_engine_test_cases[] = {
 	KUNIT_CASE(memmap_race),
 	KUNIT_CASE(memmap_cancel_in_flight),
 	KUNIT_CASE(memmap_cancel_race),
+	KUNIT_CASE(memmap_stores),
 	{}
 };
 

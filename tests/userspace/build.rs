@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes a weakened copy of `claim.rs` for each line of `tests/mutations/table.rs`, and a test
-//! module around each of them, for `tests/mutations/main.rs`.
+//! Writes a weakened copy of `claim.rs` or `stamp.rs` for each line of `tests/mutations/table.rs`,
+//! and a test module around each of them, for `tests/mutations/main.rs`. Says to these files which
+//! options of the kernel are set.
 
 #[path = "tests/mutations/table.rs"]
 mod table;
@@ -11,47 +12,56 @@ use std::{env, fmt::Write, fs, path::PathBuf};
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
-    let models = here.join("tests/models/mod.rs");
-    let claim = here.join("../../mm/memmap_async/claim.rs");
-    let source = fs::read_to_string(&claim).unwrap();
     let mut tests = String::new();
 
-    println!("cargo::rerun-if-changed={}", claim.display());
     println!("cargo::rerun-if-changed=tests/mutations/table.rs");
     println!("cargo::rerun-if-changed=build.rs");
+    if env::var("CARGO_CFG_TARGET_ARCH").unwrap() == "x86_64" {
+        println!("cargo::rustc-cfg=CONFIG_X86_64");
+    }
 
-    for &(name, from, to, model, red) in table::MUTATIONS {
-        let mutant = out.join(format!("{name}.rs"));
+    for (file, models, mutations) in [
+        ("claim", "tests/models/mod.rs", table::CLAIM),
+        ("stamp", "tests/models/stamp.rs", table::STAMP),
+    ] {
+        let models = here.join(models);
+        let path = here.join(format!("../../mm/memmap_async/{file}.rs"));
+        let source = fs::read_to_string(&path).unwrap();
 
-        writeln!(tests, "mod {name} {{").unwrap();
-        match source.matches(from).count() {
-            1 => {
-                fs::write(&mutant, source.replace(from, to)).unwrap();
-                writeln!(
-                    tests,
-                    "#[allow(unused, clippy::all)] #[path = {mutant:?}] mod claim;"
-                )
-                .unwrap();
-                writeln!(
-                    tests,
-                    "#[allow(dead_code)] #[path = {models:?}] mod models;"
-                )
-                .unwrap();
-                writeln!(tests, "#[test] fn goes_red() {{").unwrap();
-                writeln!(
-                    tests,
-                    "crate::goes_red({name:?}, models::{model}, {red:?});"
-                )
-                .unwrap();
+        println!("cargo::rerun-if-changed={}", path.display());
+        for &(name, from, to, model, red) in mutations {
+            let mutant = out.join(format!("{name}.rs"));
+
+            writeln!(tests, "mod {name} {{").unwrap();
+            match source.matches(from).count() {
+                1 => {
+                    fs::write(&mutant, source.replace(from, to)).unwrap();
+                    writeln!(
+                        tests,
+                        "#[allow(unused, clippy::all)] #[path = {mutant:?}] mod {file};"
+                    )
+                    .unwrap();
+                    writeln!(
+                        tests,
+                        "#[allow(dead_code)] #[path = {models:?}] mod models;"
+                    )
+                    .unwrap();
+                    writeln!(tests, "#[test] fn goes_red() {{").unwrap();
+                    writeln!(
+                        tests,
+                        "crate::goes_red({name:?}, models::{model}, {red:?});"
+                    )
+                    .unwrap();
+                }
+                n => {
+                    let why = format!("{file}.rs has {from:?} {n} times, not once: mend table.rs");
+
+                    writeln!(tests, "#[test] fn goes_red() {{").unwrap();
+                    writeln!(tests, "panic!(\"{{}}\", {why:?});").unwrap();
+                }
             }
-            n => {
-                let why = format!("claim.rs has {from:?} {n} times, not once: mend table.rs");
-
-                writeln!(tests, "#[test] fn goes_red() {{").unwrap();
-                writeln!(tests, "panic!(\"{{}}\", {why:?});").unwrap();
-            }
+            writeln!(tests, "}} }}").unwrap();
         }
-        writeln!(tests, "}} }}").unwrap();
     }
     fs::write(out.join("mutants.rs"), tests).unwrap();
 }

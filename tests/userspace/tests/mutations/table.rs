@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is weakened, one place of `claim.rs` at a time, and which model finds it.
+//! What is weakened, one place of `claim.rs` or `stamp.rs` at a time, and which model finds it.
 //!
 //! Not here, because nothing that `claim.rs` promises depends on them, neither in C11 nor in LKMM:
 //!
@@ -10,13 +10,20 @@
 //!   not end the release sequences of those who did.
 //! - The full ordering of `close()`: the acquire that counts is that of `is_empty()`. The canceller
 //!   may have other reasons; they are not in this file.
+//!
+//! Nor `drain()` of a non-temporal store: what it orders, only another CPU can see, and seldom.
 
 /// The kind of panic that a data race is.
 const RACE: &str = "Causality violation";
 /// The kind of panic that an endless loop is.
 const ENDLESS: &str = "Model exceeded maximum number of branches";
 
-/// A name, what is in `claim.rs` exactly once, what to write instead, the model that must then
+/// What is said of a struct page in the run that is not what it should be.
+const WRONG: &str = "is wrong";
+/// What is said of one beyond the run, or before it, that is not what it was.
+const OUTSIDE: &str = "a page outside was written";
+
+/// A name, what is in the source exactly once, what to write instead, the model that must then
 /// panic, and what it must say.
 pub(crate) type Mutation = (
     &'static str,
@@ -27,7 +34,7 @@ pub(crate) type Mutation = (
 );
 
 #[rustfmt::skip]
-pub(crate) const MUTATIONS: &[Mutation] = &[
+pub(crate) const CLAIM: &[Mutation] = &[
     // Orderings.
     ("publish_is_relaxed",
         "done.fetch_or(self.bit, Release)", "done.fetch_or(self.bit, Relaxed)",
@@ -104,4 +111,70 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ("close_does_not_close",
         "gate.fetch_or(CLOSED, Full)", "gate.fetch_or(0, Full)",
         "cancel_waits_for_those_inside", ENDLESS),
+];
+
+#[rustfmt::skip]
+pub(crate) const STAMP: &[Mutation] = &[
+    // What the first two pages tell.
+    ("the_image_is_the_second_page",
+        "*word = word.wrapping_add(*step);", "",
+        "a_list_head_moves", WRONG),
+    ("steps_go_backwards",
+        "word.wrapping_sub(*first)", "first.wrapping_sub(*word)",
+        "a_list_head_moves", WRONG),
+    ("steps_are_32_bits",
+        "word.wrapping_sub(*first)", "word.wrapping_sub(*first) as u32 as usize",
+        "anything_moves", WRONG),
+    ("nothing_is_thought_to_move",
+        "if self.steps == [0; N] {", "if true {",
+        "a_list_head_moves", WRONG),
+    ("what_moves_is_thought_to_be_a_list_head",
+        "} else if self.is_list_head() {", "} else if true {",
+        "one_word_moves", WRONG),
+    ("a_list_head_points_to_two_places",
+        "&& self.words[next] == self.words[prev]", "",
+        "two_words_move", WRONG),
+    ("a_list_head_moves_by_two_steps",
+        "&& self.steps[next] == self.steps[prev]", "",
+        "two_words_move", WRONG),
+    ("nothing_moves_beside_a_list_head",
+        "(0..N).all(", "(0..N - 1).all(",
+        "a_list_head_and_a_word_move", WRONG),
+
+    // The loops.
+    ("a_list_head_stays",
+        "head = head.wrapping_add(step);", "",
+        "a_list_head_moves", WRONG),
+    ("the_last_word_is_left_out",
+        "for index in 0..N {\n                let", "for index in 0..N - 1 {\n                let",
+        "nothing_moves", WRONG),
+    ("the_last_word_of_any_is_left_out",
+        "for index in 0..N {\n            //", "for index in 0..N - 1 {\n            //",
+        "anything_moves", WRONG),
+    ("other_words_stay",
+        "self.words[index] = self.words[index].wrapping_add(self.steps[index]);", "",
+        "one_word_moves", WRONG),
+    ("the_unrolled_loop_stands",
+        "page = page.wrapping_add(UNROLL);", "",
+        "a_list_head_moves", WRONG),
+    ("the_rest_is_left_out",
+        "while page < end {", "while false {",
+        "nothing_moves", WRONG),
+    ("the_rest_is_rounded_up",
+        "nr_pages / UNROLL", "nr_pages.div_ceil(UNROLL)",
+        "nothing_moves", OUTSIDE),
+    ("one_page_too_many",
+        "while page < end {", "while page <= end {",
+        "nothing_moves", OUTSIDE),
+
+    // The run.
+    ("the_first_two_are_not_counted",
+        "nr_pages - 2)", "nr_pages)",
+        "nothing_moves", OUTSIDE),
+    ("three_are_no_run",
+        "if nr_pages > 2 {", "if nr_pages > 3 {",
+        "nothing_moves", WRONG),
+    ("the_run_starts_a_page_late",
+        "image.write(page.wrapping_add(2),", "image.write(page.wrapping_add(3),",
+        "nothing_moves", WRONG),
 ];

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs of alike struct pages, written after the example of their first two.
+//!
+//! From one struct page of such a run to the next, each word stays what it is or moves by the same
+//! step: that of a list head, say, which points to itself. So the first two tell all there is to
+//! know about the others. They are initialised by the helpers that the kernel has for that, in C,
+//! which remain the only ones to know what a struct page holds.
+//!
+//! What is stored past the caches is drained before [`stamp()`] returns: whoever publishes the run
+//! needs no more than the usual release.
+//!
+//! Nothing here sleeps, allocates or panics: a caller may have interrupts off.
+//!
+//! This file is also compiled in user space, where it is measured.
+
+use core::marker::PhantomData;
+
+/// How a word of a struct page gets to memory.
+pub(crate) trait Store {
+    /// Stores `word`.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes.
+    unsafe fn store(to: *mut usize, word: usize);
+
+    /// Has all that was stored ordered before what this CPU stores from now on.
+    fn drain();
+}
+
+/// As the compiler would.
+pub(crate) struct Plain;
+
+impl Store for Plain {
+    #[inline(always)]
+    unsafe fn store(to: *mut usize, word: usize) {
+        // SAFETY: By the safety requirement.
+        unsafe { to.write(word) };
+    }
+
+    fn drain() {}
+}
+
+/// Past the caches, for memory that nobody looks at soon: lines are written without being read
+/// first, and what is cached stays.
+#[cfg(CONFIG_X86_64)]
+pub(crate) struct NonTemporal;
+
+#[cfg(CONFIG_X86_64)]
+impl Store for NonTemporal {
+    #[inline(always)]
+    unsafe fn store(to: *mut usize, word: usize) {
+        // SAFETY: By the safety requirement; this writes a word there and does nothing else.
+        unsafe {
+            core::arch::asm!(
+                "movnti [{to}], {word}",
+                to = in(reg) to,
+                word = in(reg) word,
+                options(nostack, preserves_flags)
+            )
+        };
+    }
+
+    fn drain() {
+        // SAFETY: A barrier, which any code may use.
+        unsafe { core::arch::asm!("sfence", options(nostack, preserves_flags)) };
+    }
+}
+
+/// The words of `page->lru`, which all but device pages have: both point to the list head itself.
+const LIST_HEAD: [usize; 2] = [1, 2];
+
+/// How many struct pages are written in one turn of the loop: of what that takes, there is little
+/// left for each then.
+const UNROLL: usize = 4;
+
+/// A struct page of `N` words, and how each of them moves from page to page.
+pub(crate) struct PageImage<const N: usize, S> {
+    words: [usize; N],
+    steps: [usize; N],
+    store: PhantomData<S>,
+}
+
+impl<const N: usize, S: Store> PageImage<N, S> {
+    /// The image of the page after `second`, where `first` is the one before that.
+    pub(crate) fn after(first: &[usize; N], second: &[usize; N]) -> Self {
+        let mut words = *second;
+        let mut steps = [0; N];
+
+        for ((word, step), first) in words.iter_mut().zip(&mut steps).zip(first) {
+            *step = word.wrapping_sub(*first);
+            *word = word.wrapping_add(*step);
+        }
+        Self {
+            words,
+            steps,
+            store: PhantomData,
+        }
+    }
+
+    /// Writes the `nr_pages` struct pages at `page`.
+    ///
+    /// # Safety
+    ///
+    /// They are valid for writes, and nobody else looks at them.
+    pub(crate) unsafe fn write(mut self, page: *mut [usize; N], nr_pages: usize) {
+        // SAFETY: By the safety requirement, for each page.
+        unsafe {
+            if self.steps == [0; N] {
+                self.write_alike::<false>(page, nr_pages);
+            } else if self.is_list_head() {
+                self.write_alike::<true>(page, nr_pages);
+            } else {
+                (0..nr_pages).for_each(|n| self.write_next(page.wrapping_add(n)));
+            }
+        }
+    }
+
+    /// Whether nothing but a list head moves.
+    fn is_list_head(&self) -> bool {
+        let [next, prev] = LIST_HEAD;
+
+        prev < N
+            && self.words[next] == self.words[prev]
+            && self.steps[next] == self.steps[prev]
+            && (0..N).all(|index| self.steps[index] == 0 || LIST_HEAD.contains(&index))
+    }
+
+    /// What stays is kept in registers; therefore no iterators in here, which the compiler does not
+    /// unroll.
+    ///
+    /// # Safety
+    ///
+    /// As for [`write()`](Self::write). Nothing moves, or with `HEAD` a list head does.
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn write_alike<const HEAD: bool>(&self, page: *mut [usize; N], nr_pages: usize) {
+        let mut head = if HEAD { self.words[LIST_HEAD[0]] } else { 0 };
+        let step = if HEAD { self.steps[LIST_HEAD[0]] } else { 0 };
+        let words = self.words;
+        let end = page.wrapping_add(nr_pages);
+        let mut page = page;
+
+        let mut write_next = |page: *mut [usize; N]| {
+            for index in 0..N {
+                let word = if HEAD && (index == LIST_HEAD[0] || index == LIST_HEAD[1]) {
+                    head
+                } else {
+                    words[index]
+                };
+
+                // SAFETY: `index` is less than `N`, and `page` is one of those before `end`.
+                unsafe { S::store(page.cast::<usize>().wrapping_add(index), word) };
+            }
+            head = head.wrapping_add(step);
+        };
+
+        for _ in 0..nr_pages / UNROLL {
+            for n in 0..UNROLL {
+                write_next(page.wrapping_add(n));
+            }
+            page = page.wrapping_add(UNROLL);
+        }
+        while page < end {
+            write_next(page);
+            page = page.wrapping_add(1);
+        }
+    }
+
+    /// Writes one page, and goes on to the next.
+    ///
+    /// # Safety
+    ///
+    /// `page` is valid for writes, and nobody else looks at it.
+    unsafe fn write_next(&mut self, page: *mut [usize; N]) {
+        for index in 0..N {
+            // SAFETY: `index` is less than `N`.
+            unsafe { S::store(page.cast::<usize>().wrapping_add(index), self.words[index]) };
+            self.words[index] = self.words[index].wrapping_add(self.steps[index]);
+        }
+    }
+}
+
+/// Writes all but the first two of the `nr_pages` struct pages at `page`, after their example.
+///
+/// # Safety
+///
+/// All of them are valid for reads and writes, and nobody else looks at them. The first two, if
+/// there are so many, are initialised.
+pub(crate) unsafe fn stamp<const N: usize, S: Store>(page: *mut [usize; N], nr_pages: usize) {
+    if nr_pages > 2 {
+        // SAFETY: There are more than two, and these are initialised.
+        let image = unsafe { PageImage::<N, S>::after(&*page, &*page.wrapping_add(1)) };
+
+        // SAFETY: These are the others.
+        unsafe { image.write(page.wrapping_add(2), nr_pages - 2) };
+        S::drain();
+    }
+}
+
+#[cfg(CONFIG_MEMMAP_ASYNC_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(memmap_async_stamp)]
+mod tests {
+    use super::*;
+    use kernel::prelude::*;
+
+    /// What nobody is to write.
+    const CANARY: usize = 0x5a5a_5a5a;
+
+    /// Stamps runs of all lengths up to some, in struct pages of `N` words that move by `steps`.
+    fn check_with<const N: usize, S: Store>(steps: [usize; N]) {
+        let words: [usize; N] = core::array::from_fn(|index| (!index).rotate_left(17));
+        let page = |n: usize| -> [usize; N] {
+            core::array::from_fn(|index| words[index].wrapping_add(n.wrapping_mul(steps[index])))
+        };
+
+        for nr_pages in 0..19 {
+            let mut run = KVec::from_elem([CANARY; N], 20, GFP_KERNEL).unwrap();
+
+            for n in 0..nr_pages.min(2) {
+                run[n] = page(n);
+            }
+            // SAFETY: There are 20, and they are ours.
+            unsafe { stamp::<N, S>(run.as_mut_ptr(), nr_pages) };
+
+            for n in 0..20 {
+                let want = if n < nr_pages { page(n) } else { [CANARY; N] };
+
+                assert!(run[n] == want);
+            }
+        }
+    }
+
+    fn check<const N: usize>(steps: [usize; N]) {
+        check_with::<N, Plain>(steps);
+        #[cfg(CONFIG_X86_64)]
+        check_with::<N, NonTemporal>(steps);
+    }
+
+    #[test]
+    fn nothing_moves() {
+        check([0; 7]);
+        check([0; 8]);
+        check([0; 12]);
+    }
+
+    #[test]
+    fn a_list_head_moves() {
+        check([0, 56, 56, 0, 0, 0, 0]);
+        check([0, 64, 64, 0, 0, 0, 0, 0]);
+        check([0, 0, 80, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn anything_moves() {
+        check([64, 0, 0, 0, 0, 0, 0, 0]);
+        check([0, 64, 64, 0, 0, 0, 0, 4096]);
+        check([1, usize::MAX, 1 << 63, 3, 0, 0x1000, 7, 9, 11]);
+    }
+}
