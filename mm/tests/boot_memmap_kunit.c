@@ -5,6 +5,7 @@
  * or given to the page allocator, twice.
  */
 #include <kunit/test.h>
+#include <linux/initrd.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
@@ -46,6 +47,9 @@ static void boot_memmap_links(struct kunit *test)
 static void boot_memmap_managed(struct kunit *test)
 {
 	struct zone *zone;
+
+	/* The initrd's pages are given to the page allocator after that. */
+	wait_for_initramfs();
 
 	for_each_populated_zone(zone) {
 		unsigned long pfn, nr_pages = 0;
