@@ -79,13 +79,8 @@ def without_idle(lines):
 
 
 def variants(args):
-    """Kernel and parameters by name, in the order in which they take turns."""
-    return {
-        "base": (args.base, ""),
-        "series": (args.series, ""),
-        "off": (args.series, "memmap_async=off"),
-        "sync": (args.series, "memmap_async=sync"),
-    }
+    """Those of the demo, and the series with a single worker."""
+    return {**measure.variants(args), "off": (args.series, "memmap_async=off")}
 
 
 def check_workers(lines, which, icount, times):
