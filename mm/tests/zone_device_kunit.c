@@ -256,7 +256,7 @@ static bool is_mapped(const struct page *page)
 static void zone_device_gone(struct kunit *test)
 {
 	static const struct zone_device_case c = {
-		"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_4M, SZ_4G + SZ_64M, 1
+		"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_4M, SZ_16G + SZ_64M, 1
 	};
 	struct dev_pagemap *pgmap = zone_device_alloc(test, &c);
 	struct dev_pagemap *below = zone_device_alloc(test, &c);
