@@ -359,7 +359,7 @@ PAIR=$BUILD/demo
 
 # build_kernel NAME: what $PAIR/tree has checked out, into $PAIR/NAME.
 build_kernel() {
-	local config=("$TOP"/tests/guest/{kernel,series}.config)
+	local config=("$TOP"/tests/guest/{kernel,series,measure}.config)
 	step "building the $1 kernel"
 	kernel_config "$PAIR/tree" "$PAIR/out" "${config[@]}" ||
 		die "cannot configure the $1 kernel"
