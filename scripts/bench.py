@@ -290,7 +290,7 @@ def notes(data):
 With icount's one CPU, sync does for device memory what off does.
 Boots, and the bind of {SMALL_BIND >> 20} MiB, have no parameter of memmap_async: what a user gets.
 Whole bind: from the write to the driver's bind to its end; a boot's first is left out.
-Deferred init is what boot says itself, in jiffies of 1 ms.
+Deferred init is what boot says itself, in whole jiffies.
 Until init runs: since power-on, so with the firmware."""
 
 
