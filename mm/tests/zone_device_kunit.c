@@ -291,10 +291,48 @@ static void zone_device_gone(struct kunit *test)
 	expect_range(test, pgmap, &pgmap->range, want, nid);
 }
 
+/* Pages that memmap was in are as fit for use as any, the first one included. */
+static void zone_device_memmap_freed(struct kunit *test)
+{
+	const unsigned int order = PMD_ORDER;
+	struct page *page = alloc_pages(GFP_KERNEL, order);
+	struct page *again[32] = {};
+	struct page *want, *got = NULL;
+	int i;
+
+	want = kunit_kcalloc(test, 1 << order, sizeof(*want), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, want);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	memcpy(want, page, sizeof(*want) << order);
+
+	__set_bit(PG_referenced, &page->flags.f);
+	set_page_private(page, 1);
+	__free_pages_untouched(page, order);
+
+	/* What was freed last is used first, but somebody else can be faster. */
+	for (i = 0; i < ARRAY_SIZE(again) && got != page; i++) {
+		got = alloc_pages(GFP_KERNEL, order);
+		again[i] = got;
+	}
+	KUNIT_EXPECT_PTR_EQ(test, got, page);
+
+	for (i = 0; got == page && i < 1 << order; i++) {
+		KUNIT_EXPECT_EQ_MSG(test, page[i].flags.f, want[i].flags.f, "page %d", i);
+		KUNIT_EXPECT_EQ_MSG(test, page_ref_count(page + i),
+				    page_ref_count(want + i), "page %d", i);
+		KUNIT_EXPECT_EQ_MSG(test, page[i].private, want[i].private, "page %d", i);
+		KUNIT_EXPECT_EQ_MSG(test, page[i].page_type, want[i].page_type, "page %d", i);
+	}
+	for (i = 0; i < ARRAY_SIZE(again); i++)
+		if (again[i])
+			__free_pages(again[i], order);
+}
+
 static struct kunit_case zone_device_test_cases[] = {
 	KUNIT_CASE_PARAM_ATTR(zone_device_memmap, zone_device_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE_SLOW(zone_device_gone),
+	KUNIT_CASE(zone_device_memmap_freed),
 	{}
 };
 
