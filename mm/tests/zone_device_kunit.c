@@ -295,25 +295,26 @@ static void zone_device_gone(struct kunit *test)
 static void zone_device_memmap_freed(struct kunit *test)
 {
 	const unsigned int order = PMD_ORDER;
-	struct page *page = alloc_pages(GFP_KERNEL, order);
 	struct page *again[32] = {};
-	struct page *want, *got = NULL;
+	struct page *want, *page, *got = NULL;
 	int i;
 
 	want = kunit_kcalloc(test, 1 << order, sizeof(*want), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, want);
+	page = alloc_pages(GFP_KERNEL, order);
 	KUNIT_ASSERT_NOT_NULL(test, page);
 	memcpy(want, page, sizeof(*want) << order);
 
 	__set_bit(PG_referenced, &page->flags.f);
 	set_page_private(page, 1);
+	/* What was freed last on a CPU is used first, but others can be faster. */
+	migrate_disable();
 	__free_pages_untouched(page, order);
-
-	/* What was freed last is used first, but somebody else can be faster. */
 	for (i = 0; i < ARRAY_SIZE(again) && got != page; i++) {
 		got = alloc_pages(GFP_KERNEL, order);
 		again[i] = got;
 	}
+	migrate_enable();
 	KUNIT_EXPECT_PTR_EQ(test, got, page);
 
 	for (i = 0; got == page && i < 1 << order; i++) {
