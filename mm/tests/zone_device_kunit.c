@@ -652,6 +652,30 @@ static void background_second_range_fails(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
 }
 
+/* A range without a vmemmap is reported as long as somebody is there to hear of it. */
+static void background_no_vmemmap(struct kunit *test)
+{
+	static const struct zone_device_case c = {
+		/* On x86, types with a direct map would leave that behind. */
+		"private, an altmap without room", MEMORY_DEVICE_PRIVATE, 0, 0, SZ_1G, 1
+	};
+	struct dev_pagemap *pgmap = zone_device_alloc(test, &c);
+	unsigned long pfn = PHYS_PFN(pgmap->range.start);
+	const struct vmem_altmap altmap = { .base_pfn = pfn };
+
+	memcpy(&pgmap->altmap, &altmap, sizeof(altmap));
+	pgmap->flags = PGMAP_MEMMAP_ASYNC | PGMAP_ALTMAP_VALID;
+
+	kunit_warning_suppress(test) {
+		void *addr = memremap_pages(pgmap, numa_mem_id());
+
+		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(addr), -ENOMEM);
+	}
+	KUNIT_EXPECT_NULL(test, pgmap->memmap);
+	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
+}
+
 static struct memmap_async *no_memory(const struct memmap_async_desc *desc)
 {
 	return ERR_PTR(-ENOMEM);
@@ -684,6 +708,7 @@ static struct kunit_case background_test_cases[] = {
 	KUNIT_CASE(background_dying),
 	KUNIT_CASE_SLOW(background_unmap_race),
 	KUNIT_CASE(background_second_range_fails),
+	KUNIT_CASE(background_no_vmemmap),
 	KUNIT_CASE(background_no_memory),
 	{}
 };
