@@ -53,15 +53,15 @@ static inline int memmap_sync(unsigned long pfn, unsigned long nr_pages)
  * struct memmap_async_desc - a range of struct pages to initialize, and how
  * @start_pfn: first pfn of the range
  * @end_pfn: the pfn after the last one
- * @unit_pages: what is initialized in one go, in pages: a power of two. Units
- *	are aligned to their own size; the first and the last can be partial.
+ * @unit_pages: what is not torn apart, in pages: a power of two. Units are
+ *	aligned to their own size; the first and the last can be partial.
  * @nid: the memory's node, whose CPUs do the work. A node without CPUs is
  *	served by the nearest that has some.
  * @nr_workers: how many work at a time; 0: as many as the node has CPUs, less
  *	where the range is too small for so many
  * @preemptible: @init takes longer than some microseconds for a unit, or takes
- *	locks that sleep on PREEMPT_RT. If it does not, preemption is off while a
- *	unit is initialized, so that nobody waits for one whose owner does not run.
+ *	locks that sleep on PREEMPT_RT. If it does not, preemption is off while
+ *	units are initialized, so that nobody waits for one whose owner does not run.
  * @background: nobody waits for all of it. The workers have the lowest priority,
  *	freeze with the system and share memmap_async.max_workers with those of
  *	other such ranges. Without CONFIG_MEMMAP_ASYNC this is ignored.
@@ -121,8 +121,9 @@ void memmap_async_start(struct memmap_async *m);
  * @end_pfn: the pfn after the last one
  *
  * Initializes the units in question that nobody has begun with, and waits for
- * those that somebody is at; no other unit is waited for. Kernels without
- * CONFIG_MEMMAP_ASYNC wait for the whole range.
+ * those that somebody is at; if these are small, for some of their neighbours,
+ * too. No other unit is waited for. Kernels without CONFIG_MEMMAP_ASYNC wait for
+ * the whole range.
  *
  * Context: Process context, may sleep. The caller sees to it that @m is not
  * freed meanwhile.
@@ -161,8 +162,8 @@ void memmap_async_wait(struct memmap_async *m);
  * memmap_async_cancel() - stop: when this returns, nobody touches the range
  * @m: from memmap_async_alloc()
  *
- * Takes as long as a unit takes; kernels without CONFIG_MEMMAP_ASYNC finish
- * the range instead if they have begun with it.
+ * Takes as long as a unit takes, or some small ones; kernels without
+ * CONFIG_MEMMAP_ASYNC finish the range instead if they have begun with it.
  *
  * Context: Process context, sleeps.
  */

@@ -29,7 +29,7 @@
 //!
 //! This file is also compiled in user space, where loom tries all interleavings of it.
 
-use core::ops::Deref;
+use core::ops::{Deref, Range};
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 
 /// The state of 64 units.
@@ -55,6 +55,21 @@ impl Word {
             todo: Atomic::new(todo),
             done: Atomic::new(0),
         }
+    }
+}
+
+/// The lowest of the `bits` and those that follow it without a gap, but no more than `max`.
+fn lowest_run(bits: u64, max: u32) -> u64 {
+    let first = bits.trailing_zeros();
+    let nr = bits
+        .checked_shr(first)
+        .map_or(0, u64::trailing_ones)
+        .min(max);
+
+    // A shift by all 64 is none: there are no bits, or none are wanted.
+    match u64::MAX.checked_shr(u64::BITS - nr) {
+        Some(run) => run << first,
+        None => 0,
     }
 }
 
@@ -114,8 +129,8 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
 
     /// Whether `unit` is initialised and may be read. A unit that does not exist never is.
     pub(crate) fn is_done(&self, unit: usize) -> bool {
-        match self.word_of(unit) {
-            Some((word, bit)) => word.done.load(Acquire) & bit != 0,
+        match self.words.get(unit / Word::UNITS) {
+            Some(word) => word.done.load(Acquire) & (1 << (unit % Word::UNITS)) != 0,
             None => false,
         }
     }
@@ -123,12 +138,6 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
     /// Units that are not done yet. When this says 0, all of them may be read.
     pub(crate) fn remaining(&self) -> u64 {
         self.remaining.load(Acquire)
-    }
-
-    fn word_of(&self, unit: usize) -> Option<(&Word, u64)> {
-        let word = self.words.get(unit / Word::UNITS)?;
-
-        Some((word, 1 << (unit % Word::UNITS)))
     }
 }
 
@@ -142,48 +151,59 @@ pub(crate) struct Inside<'a, S: Deref<Target = [Word]>> {
 impl<S: Deref<Target = [Word]>> Inside<'_, S> {
     /// Claims `unit`; [`None`] if somebody has, if there is no such unit, or if the gate is closed.
     pub(crate) fn claim(&self, unit: usize) -> Option<Claim<'_, S>> {
-        let (word, bit) = self.map.word_of(unit)?;
-
-        // Who tries again and again must not take the word from the owner each time.
-        if word.todo.load(Relaxed) & bit == 0 || self.map.is_closed() {
+        if self.map.is_closed() {
             return None;
         }
-        if word.todo.fetch_and(!bit, Acquire) & bit == 0 {
-            return None;
-        }
-        Some(Claim {
-            map: self.map,
-            word,
-            bit,
-            unit,
+        self.claim_of(unit / Word::UNITS, |todo| {
+            todo & (1 << (unit % Word::UNITS))
         })
     }
 
-    /// Claims some unit, of word number `hint` if it has one, else of the next that has, round and
-    /// round; [`None`] if nobody needs to claim anything at the moment, or if the gate is closed.
+    /// Claims up to `max_units` that are next to each other, of word number `hint` if it has some,
+    /// else of the next that has, round and round; [`None`] if nobody needs to claim anything at
+    /// the moment, or if the gate is closed.
     ///
     /// That is not the end: a claim can be dropped. The end is [`ClaimMap::remaining()`] of 0.
-    pub(crate) fn claim_near(&self, hint: usize) -> Option<Claim<'_, S>> {
+    pub(crate) fn claim_near(&self, hint: usize, max_units: u32) -> Option<Claim<'_, S>> {
         let nr_words = self.map.words.len();
         let hint = hint.min(nr_words);
 
         for index in (hint..nr_words).chain(0..hint) {
-            let word = self.map.words.get(index)?;
-            let mut todo = word.todo.load(Relaxed);
-
-            while todo != 0 {
-                let unit = index * Word::UNITS + todo.trailing_zeros() as usize;
-
-                if self.map.is_closed() {
-                    return None;
-                }
-                if let Some(claim) = self.claim(unit) {
-                    return Some(claim);
-                }
-                todo = word.todo.load(Relaxed);
+            if self.map.is_closed() {
+                return None;
+            }
+            if let Some(claim) = self.claim_of(index, |todo| lowest_run(todo, max_units)) {
+                return Some(claim);
             }
         }
         None
+    }
+
+    /// Claims those units of word number `index` that `pick` picks of what is to do there, all of
+    /// them or none. They must be next to each other.
+    fn claim_of(&self, index: usize, pick: impl Fn(u64) -> u64) -> Option<Claim<'_, S>> {
+        let word = self.map.words.get(index)?;
+        let mut todo = word.todo.load(Relaxed);
+
+        loop {
+            let bits = pick(todo);
+
+            // Who tries again and again must not take the word from the owner each time.
+            if bits == 0 {
+                return None;
+            }
+            match word.todo.cmpxchg(todo, todo & !bits, Acquire) {
+                Ok(_) => {
+                    return Some(Claim {
+                        map: self.map,
+                        word,
+                        bits,
+                        first: index * Word::UNITS + bits.trailing_zeros() as usize,
+                    })
+                }
+                Err(now) => todo = now,
+            }
+        }
     }
 }
 
@@ -193,29 +213,35 @@ impl<S: Deref<Target = [Word]>> Drop for Inside<'_, S> {
     }
 }
 
-/// The right, and the duty, to initialise one unit.
+/// The right, and the duty, to initialise a unit, or some that are next to each other.
 ///
-/// It ends with [`publish()`](Self::publish). A claim that is dropped instead makes its unit
-/// available again; forgetting one is safe, but then its unit is never done.
-#[must_use = "a claim that is dropped puts its unit back"]
+/// It ends with [`publish()`](Self::publish). A claim that is dropped instead makes its units
+/// available again; forgetting one is safe, but then its units are never done.
+#[must_use = "a claim that is dropped puts its units back"]
 pub(crate) struct Claim<'a, S: Deref<Target = [Word]>> {
     map: &'a ClaimMap<S>,
     word: &'a Word,
-    bit: u64,
-    unit: usize,
+    bits: u64,
+    first: usize,
 }
 
 impl<S: Deref<Target = [Word]>> Claim<'_, S> {
-    /// The number of the unit.
-    pub(crate) fn unit(&self) -> usize {
-        self.unit
+    /// The numbers of the units.
+    pub(crate) fn units(&self) -> Range<usize> {
+        self.first..self.first + self.nr_units() as usize
     }
 
-    /// Says that the unit is initialised. Returns whether it was the last one of the map.
+    fn nr_units(&self) -> u32 {
+        self.bits.count_ones()
+    }
+
+    /// Says that the units are initialised. Returns whether they were the last ones of the map.
     pub(crate) fn publish(self) -> bool {
-        self.word.done.fetch_or(self.bit, Release);
+        let nr_units = u64::from(self.nr_units());
+
+        self.word.done.fetch_or(self.bits, Release);
         // Full: the last one to come here has seen all the others' units.
-        let last = self.map.remaining.fetch_sub(1, Full) == 1;
+        let last = self.map.remaining.fetch_sub(nr_units, Full) == nr_units;
 
         core::mem::forget(self);
         last
@@ -224,7 +250,7 @@ impl<S: Deref<Target = [Word]>> Claim<'_, S> {
 
 impl<S: Deref<Target = [Word]>> Drop for Claim<'_, S> {
     fn drop(&mut self) {
-        self.word.todo.fetch_or(self.bit, Release);
+        self.word.todo.fetch_or(self.bits, Release);
     }
 }
 
@@ -254,16 +280,56 @@ mod tests {
             for n in 0..nr_units {
                 assert!(!last);
                 assert_eq!(map.remaining(), (nr_units - n) as u64);
-                let claim = inside.claim_near(n * 7).unwrap();
-                assert!(!map.is_done(claim.unit()));
-                let unit = claim.unit();
+                let claim = inside.claim_near(n * 7, 1).unwrap();
+                let units = claim.units();
+
+                assert_eq!(units.len(), 1);
+                assert!(!map.is_done(units.start));
                 last = claim.publish();
-                assert!(map.is_done(unit));
+                assert!(map.is_done(units.start));
             }
             assert!(last);
-            assert!(inside.claim_near(0).is_none());
+            assert!(inside.claim_near(0, 1).is_none());
             assert_eq!(map.remaining(), 0);
         }
+    }
+
+    #[test]
+    fn several_at_a_time() {
+        let map = map(200);
+        let inside = map.enter().unwrap();
+        let units = |hint, max| inside.claim_near(hint, max).map(|claim| claim.units());
+
+        assert_eq!(units(0, 0), None);
+        assert_eq!(units(0, 1), Some(0..1));
+        assert_eq!(units(0, 7), Some(0..7));
+        assert_eq!(units(0, 64), Some(0..64));
+        assert_eq!(units(1, u32::MAX), Some(64..128));
+        assert_eq!(units(3, 64), Some(192..200));
+
+        // Neither across a unit that is gone nor out of a word.
+        let gone = inside.claim(66).unwrap();
+
+        assert_eq!(units(1, 64), Some(64..66));
+        let before = inside.claim_near(1, 64).unwrap();
+        assert_eq!(units(1, 4), Some(67..71));
+        let behind = inside.claim_near(1, 64).unwrap();
+        assert_eq!(behind.units(), 67..128);
+
+        assert!(!before.publish());
+        assert!(map.is_done(64) && map.is_done(65) && !map.is_done(66));
+        assert_eq!(map.remaining(), 198);
+        drop(behind);
+        assert_eq!(map.remaining(), 198);
+        assert!(!gone.publish());
+        assert_eq!(units(1, 2), Some(67..69));
+
+        // The last word is no exception: not all of its bits are units.
+        assert!(!inside.claim_near(3, 64).unwrap().publish());
+        assert!(!inside.claim_near(0, 64).unwrap().publish());
+        assert!(!inside.claim_near(2, 64).unwrap().publish());
+        assert!(inside.claim_near(1, 64).unwrap().publish());
+        assert_eq!(map.remaining(), 0);
     }
 
     #[test]
@@ -287,7 +353,7 @@ mod tests {
         drop(inside.claim(64).unwrap());
         assert!(!map.is_done(64));
         assert_eq!(map.remaining(), 65);
-        assert_eq!(inside.claim_near(1).unwrap().unit(), 64);
+        assert_eq!(inside.claim_near(1, 1).unwrap().units(), 64..65);
     }
 
     #[test]
@@ -301,7 +367,7 @@ mod tests {
         assert!(inside.claim(usize::MAX).is_none());
         assert!(!map.is_done(65));
         assert!(!map.is_done(usize::MAX));
-        assert!(inside.claim_near(usize::MAX).is_some());
+        assert!(inside.claim_near(usize::MAX, 1).is_some());
     }
 
     #[test]
@@ -317,12 +383,12 @@ mod tests {
         assert!(!map.is_empty());
         assert!(map.enter().is_none());
         assert!(inside.claim(1).is_none());
-        assert!(inside.claim_near(0).is_none());
+        assert!(inside.claim_near(0, 1).is_none());
 
         // What was claimed before is finished, or put back, but not claimed again.
         drop(claim);
         assert!(inside.claim(0).is_none());
-        assert!(inside.claim_near(0).is_none());
+        assert!(inside.claim_near(0, 1).is_none());
         drop(inside);
         assert!(map.is_empty());
         assert!(!map.is_done(0));

@@ -2,11 +2,11 @@
 
 //! A range that is being initialised: by workers, and by whoever can't wait for them.
 //!
-//! All of them do the same, unit by unit: claim one, initialise it, publish it. So none of them
-//! ever waits for another, but for [`Job::sync()`] of a unit that somebody is at, and for
-//! [`Job::wait()`] and [`Job::cancel()`], which wait by definition.
+//! All of them do the same: claim a unit, initialise it, publish it; workers some units at a time.
+//! So none of them ever waits for another, but for [`Job::sync()`] of a unit that somebody is at,
+//! and for [`Job::wait()`] and [`Job::cancel()`], which wait by definition.
 //!
-//! Who owns a unit is not preempted, unless the range says that its units take long. Nobody needs a
+//! Who owns units is not preempted, unless the range says that a unit takes long. Nobody needs a
 //! wait queue therefore: a unit that is in flight is published within microseconds, and spinning is
 //! what costs least.
 //!
@@ -34,6 +34,11 @@ use kernel::{
     time::{delay::fsleep, Delta},
     workqueue::{Queue, Work, WorkItem},
 };
+
+/// How much of small units a worker claims at a time. All share the words and counts of the map,
+/// and to go from unit to unit takes as long as many a struct page does. Who needs one of these
+/// units meanwhile waits for all of them: 20 microseconds at 10 ns a struct page.
+const BATCH_PAGES: usize = 2048;
 
 /// How much a worker does before it lets others have the CPU: 300 microseconds at 10 ns a struct
 /// page.
@@ -84,7 +89,7 @@ impl Init {
     ///
     /// # Safety
     ///
-    /// `pfns` are those of the unit of `_claim`. The caller may sleep if `can_resched`.
+    /// `pfns` are those of the units of `_claim`. The caller may sleep if `can_resched`.
     unsafe fn call(
         &self,
         _claim: &Claim<'_, KVVec<Word>>,
@@ -126,20 +131,20 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Claims a unit by `pick` and initialises it; returns its pages and how many of them became
+    /// Claims units by `pick` and initialises them; returns their pages and how many of them became
     /// available. Must not be called with preemption off if `can_resched`.
     fn claim_and_init<'a>(
         &self,
         inside: &'a Inside<'_, KVVec<Word>>,
         can_resched: bool,
         pick: impl FnOnce(&'a Inside<'_, KVVec<Word>>) -> Option<Claim<'a, KVVec<Word>>>,
-    ) -> Option<Unit> {
+    ) -> Option<Piece> {
         // Before the claim, and until it is published.
         let _guard = (!self.init.preemptible).then(PreemptDisabled::new);
 
         let claim = pick(inside)?;
-        let unit = claim.unit();
-        let pfns = self.units.pfns(unit)?;
+        let units = claim.units();
+        let pfns = self.units.pfns(units.clone())?;
 
         // SAFETY: `pfns` was looked up for this claim. We may sleep if the caller may and we did
         // not turn preemption off.
@@ -154,8 +159,8 @@ impl Job {
             unsafe { self.init.done() };
             self.idle.complete_all();
         }
-        Some(Unit {
-            index: unit,
+        Some(Piece {
+            first_unit: units.start,
             nr_pages: pfns.nr_pages(),
             available,
         })
@@ -193,8 +198,8 @@ impl Job {
         if let Some(inside) = self.map.enter() {
             while available < nr_pages {
                 // From the front: this is where the first worker begins, and leaves first.
-                match self.claim_and_init(&inside, false, |inside| inside.claim_near(0)) {
-                    Some(unit) => available = available.saturating_add(unit.available),
+                match self.claim_and_init(&inside, false, |inside| inside.claim_near(0, 1)) {
+                    Some(piece) => available = available.saturating_add(piece.available),
                     None => break,
                 }
             }
@@ -224,9 +229,9 @@ impl Job {
     }
 }
 
-/// A unit that was just initialised.
-struct Unit {
-    index: usize,
+/// What was just initialised.
+struct Piece {
+    first_unit: usize,
     nr_pages: usize,
     available: usize,
 }
@@ -263,6 +268,7 @@ impl Worker {
         let Some(inside) = self.job.map.enter() else {
             return false;
         };
+        let max_units = self.job.units.whole_in(BATCH_PAGES).clamp(1, Word::UNITS) as u32;
         let mut nr_pages: usize = 0;
 
         while nr_pages < SLICE_PAGES {
@@ -270,11 +276,11 @@ impl Worker {
 
             match self
                 .job
-                .claim_and_init(&inside, true, |inside| inside.claim_near(word))
+                .claim_and_init(&inside, true, |inside| inside.claim_near(word, max_units))
             {
-                Some(unit) => {
-                    self.word.store(unit.index / Word::UNITS, Relaxed);
-                    nr_pages = nr_pages.saturating_add(unit.nr_pages);
+                Some(piece) => {
+                    self.word.store(piece.first_unit / Word::UNITS, Relaxed);
+                    nr_pages = nr_pages.saturating_add(piece.nr_pages);
                 }
                 // All claimed. No claim of ours is dropped unused, so that is for good.
                 None => return false,

@@ -78,14 +78,23 @@ impl Units {
         ((self.range.end - 1) >> self.shift) - (self.range.start >> self.shift) + 1
     }
 
-    /// The pfns of a unit; [`None`] if there is no such unit.
-    pub(crate) fn pfns(&self, unit: usize) -> Option<PfnRange> {
-        let index = (self.range.start >> self.shift).checked_add(unit)?;
-        // The unit after the last one of the address space has no start; the shift would lose it.
-        let start = index.checked_mul(1 << self.shift)?;
-        let end = start.saturating_add(1 << self.shift);
+    /// The pfns of those `units` that exist; [`None`] if none does.
+    pub(crate) fn pfns(&self, units: Range<usize>) -> Option<PfnRange> {
+        let first = self.range.start >> self.shift;
+        let start = first
+            .checked_add(units.start)?
+            .checked_mul(1 << self.shift)?;
+        // The unit after the last one of the address space has no start.
+        let end = first
+            .saturating_add(units.end)
+            .saturating_mul(1 << self.shift);
 
         PfnRange::new(start, end)?.intersection(self.range)
+    }
+
+    /// How many units, none of them partial, `nr_pages` can hold.
+    pub(crate) fn whole_in(&self, nr_pages: usize) -> usize {
+        nr_pages >> self.shift
     }
 
     /// The units that hold a pfn of `pfns`; [`None`] unless all of `pfns` is in the range.
@@ -132,12 +141,19 @@ mod tests {
         let u = units(1000, 2049, 512);
 
         assert_eq!(u.count(), 4);
-        assert_eq!(u.pfns(0), PfnRange::new(1000, 1024));
-        assert_eq!(u.pfns(1), PfnRange::new(1024, 1536));
-        assert_eq!(u.pfns(2), PfnRange::new(1536, 2048));
-        assert_eq!(u.pfns(3), PfnRange::new(2048, 2049));
-        assert_eq!(u.pfns(4), None);
-        assert_eq!(u.pfns(usize::MAX), None);
+        assert_eq!(u.pfns(0..1), PfnRange::new(1000, 1024));
+        assert_eq!(u.pfns(1..2), PfnRange::new(1024, 1536));
+        assert_eq!(u.pfns(2..3), PfnRange::new(1536, 2048));
+        assert_eq!(u.pfns(3..4), PfnRange::new(2048, 2049));
+        assert_eq!(u.pfns(4..5), None);
+        assert_eq!(u.pfns(usize::MAX - 1..usize::MAX), None);
+
+        assert_eq!(u.pfns(0..4), PfnRange::new(1000, 2049));
+        assert_eq!(u.pfns(1..3), PfnRange::new(1024, 2048));
+        assert_eq!(u.pfns(3..usize::MAX), PfnRange::new(2048, 2049));
+        assert_eq!(u.pfns(2..2), None);
+        assert_eq!(u.whole_in(511), 0);
+        assert_eq!(u.whole_in(2047), 3);
     }
 
     #[test]
@@ -145,7 +161,7 @@ mod tests {
         let u = units(513, 514, 512);
 
         assert_eq!(u.count(), 1);
-        assert_eq!(u.pfns(0), PfnRange::new(513, 514));
+        assert_eq!(u.pfns(0..1), PfnRange::new(513, 514));
     }
 
     #[test]
@@ -153,8 +169,8 @@ mod tests {
         let u = units(usize::MAX - 1023, usize::MAX, 512);
 
         assert_eq!(u.count(), 2);
-        assert_eq!(u.pfns(1), PfnRange::new(usize::MAX - 511, usize::MAX));
-        assert_eq!(u.pfns(2), None);
+        assert_eq!(u.pfns(1..2), PfnRange::new(usize::MAX - 511, usize::MAX));
+        assert_eq!(u.pfns(2..3), None);
     }
 
     #[test]

@@ -301,7 +301,7 @@ int pgmap_memmap_sync(struct dev_pagemap *pgmap, unsigned long pfn,
  * The first step of teardown: when this returns, nobody writes to the memmap of
  * @pgmap, and memmap_sync() fails.
  *
- * Process context, sleeps for no longer than a unit takes.
+ * Process context, sleeps for no longer than what is in flight takes.
  */
 void pgmap_memmap_cancel(struct dev_pagemap *pgmap)
 {

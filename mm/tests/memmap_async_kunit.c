@@ -18,6 +18,7 @@
 #include <linux/vmalloc.h>
 
 #define UNIT		512UL
+#define BATCH		2048UL	/* what a worker claims at a time, of small units */
 #define START		(7 * UNIT + 100)
 #define END		(2000 * UNIT + 11)
 
@@ -289,7 +290,7 @@ static void memmap_cancel(struct kunit *test)
 
 #ifdef CONFIG_MEMMAP_ASYNC
 
-/* A job with one worker, which has claimed a unit and does not get on with it. */
+/* A job with one worker, which has claimed some units and does not get on with them. */
 static struct memmap_async *memmap_test_stalled_job(struct kunit *test,
 						    struct memmap_test *t,
 						    struct completion *stall)
@@ -305,6 +306,37 @@ static struct memmap_async *memmap_test_stalled_job(struct kunit *test,
 	memmap_async_start(m);
 	wait_for_completion(&t->stalled);
 	return m;
+}
+
+/* A worker takes small units several at a time, of one word of the claim map. */
+static void memmap_batch(struct kunit *test)
+{
+	static const struct {
+		unsigned long unit_pages, units;
+	} cases[] = {
+		{ 1, 64 },
+		{ BATCH / 64, 64 },
+		{ UNIT, BATCH / UNIT },
+		{ BATCH, 1 },
+		{ 8 * BATCH, 1 },
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct memmap_test *t = memmap_test_alloc(test, START, END);
+		unsigned long unit_pages = cases[i].unit_pages;
+		struct memmap_async *m;
+
+		t->desc.unit_pages = unit_pages;
+		t->desc.nr_workers = 1;
+		m = memmap_test_job(test, t);
+		memmap_async_start(m);
+		memmap_async_wait(m);
+		expect_all_once(test, t);
+		KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls),
+				DIV_ROUND_UP(DIV_ROUND_UP(END, unit_pages) - START / unit_pages,
+					     cases[i].units));
+	}
 }
 
 /* Who needs a page gets its unit, and nothing but that. */
@@ -350,14 +382,14 @@ static void memmap_grow(struct kunit *test)
 	local_irq_save(flags);
 	some = memmap_async_grow(m, 10 * UNIT);
 	rest = memmap_async_grow(m, ULONG_MAX);
-	/* The worker's unit is in flight: neither wait for it nor claim to have it. */
+	/* What the worker has is in flight: neither wait for it nor claim to have it. */
 	none = memmap_async_grow(m, 1);
 	local_irq_restore(flags);
 
 	KUNIT_EXPECT_GE(test, some, 10 * UNIT);
 	KUNIT_EXPECT_LT(test, some, 11 * UNIT);
 	KUNIT_EXPECT_EQ(test, some + rest, atomic_long_read(&t->pages));
-	KUNIT_EXPECT_GE(test, some + rest, END - START - UNIT);
+	KUNIT_EXPECT_GE(test, some + rest, END - START - BATCH);
 	KUNIT_EXPECT_EQ(test, none, 0);
 
 	complete(&stall);
@@ -450,7 +482,7 @@ static void memmap_race(struct kunit *test)
 	}
 }
 
-/* Cancelling waits for the unit in flight, for that only, and lets nobody in. */
+/* Cancelling waits for what is in flight, for that only, and lets nobody in. */
 static void memmap_cancel_in_flight(struct kunit *test)
 {
 	struct memmap_test *t = memmap_test_alloc(test, START, END);
@@ -545,6 +577,7 @@ kunit_test_suites(&memmap_async_test_suite);
 #ifdef CONFIG_MEMMAP_ASYNC
 
 static struct kunit_case memmap_async_engine_test_cases[] = {
+	KUNIT_CASE(memmap_batch),
 	KUNIT_CASE(memmap_sync_one_unit),
 	KUNIT_CASE(memmap_sync_passes_worker),
 	KUNIT_CASE(memmap_grow),

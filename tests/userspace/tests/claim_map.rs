@@ -11,13 +11,15 @@ mod claim;
 
 use claim::{Claim, ClaimMap, Word};
 use proptest::{prelude::*, sample::Index};
+use std::ops::Range;
 
 /// A call.
 #[derive(Clone, Debug)]
 enum Call {
     Enter,
     Claim(usize),
-    ClaimNear(usize),
+    /// So many units at most.
+    ClaimNear(usize, u32),
     /// Of one of the claims held.
     Publish(Index),
     /// Of one of the claims held.
@@ -30,11 +32,17 @@ fn number(nr: usize) -> impl Strategy<Value = usize> {
     prop_oneof![20 => 0..nr, 2 => nr..nr + 130, 1 => Just(usize::MAX)]
 }
 
+/// How many units to claim at a time.
+fn max_units() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => Just(1), 4 => 2..10u32, 1 => 60..70u32, 1 => Just(0), 1 => Just(u32::MAX)]
+}
+
 fn call(nr_units: usize) -> impl Strategy<Value = Call> {
     prop_oneof![
         20 => Just(Call::Enter),
         120 => number(nr_units).prop_map(Call::Claim),
-        120 => number(nr_units.div_ceil(Word::UNITS)).prop_map(Call::ClaimNear),
+        120 => (number(nr_units.div_ceil(Word::UNITS)), max_units())
+            .prop_map(|(hint, max)| Call::ClaimNear(hint, max)),
         80 => any::<Index>().prop_map(Call::Publish),
         40 => any::<Index>().prop_map(Call::Drop),
         1 => Just(Call::Close),
@@ -62,15 +70,18 @@ struct Naive {
 }
 
 impl Naive {
-    fn claim(&mut self, unit: usize) -> Option<usize> {
+    fn claim(&mut self, unit: usize) -> Option<Range<usize>> {
         if self.closed || *self.units.get(unit)? != State::Todo {
             return None;
         }
         self.units[unit] = State::Claimed;
-        Some(unit)
+        Some(unit..unit + 1)
     }
 
-    fn claim_near(&mut self, hint: usize) -> Option<usize> {
+    fn claim_near(&mut self, hint: usize, max: u32) -> Option<Range<usize>> {
+        if max == 0 {
+            return None;
+        }
         let words = self.units.len().div_ceil(Word::UNITS);
         let first = if hint < words { hint * Word::UNITS } else { 0 };
         let nr = self.units.len();
@@ -78,7 +89,20 @@ impl Naive {
             .map(|n| n % nr)
             .find(|&n| self.units[n] == State::Todo)?;
 
-        self.claim(unit)
+        let mut units = self.claim(unit)?;
+
+        // What follows, up to the end of the word.
+        while units.len() < max as usize
+            && units.end % Word::UNITS != 0
+            && self.claim(units.end).is_some()
+        {
+            units.end += 1;
+        }
+        Some(units)
+    }
+
+    fn set(&mut self, units: Range<usize>, state: State) {
+        self.units[units].fill(state);
     }
 
     fn remaining(&self) -> usize {
@@ -102,30 +126,32 @@ fn run(nr_units: usize, calls: &[Call]) {
     for call in calls {
         match call {
             Call::Enter => assert_eq!(map.enter().is_none(), naive.closed),
-            Call::Claim(_) | Call::ClaimNear(_) => {
+            Call::Claim(_) | Call::ClaimNear(..) => {
                 let (claim, expected) = match *call {
                     Call::Claim(unit) => (inside.claim(unit), naive.claim(unit)),
-                    Call::ClaimNear(hint) => (inside.claim_near(hint), naive.claim_near(hint)),
+                    Call::ClaimNear(hint, max) => {
+                        (inside.claim_near(hint, max), naive.claim_near(hint, max))
+                    }
                     _ => unreachable!(),
                 };
 
-                assert_eq!(claim.as_ref().map(Claim::unit), expected);
+                assert_eq!(claim.as_ref().map(Claim::units), expected);
                 claims.extend(claim);
             }
             Call::Publish(index) if !claims.is_empty() => {
                 let claim = claims.swap_remove(index.index(claims.len()));
-                let unit = claim.unit();
+                let units = claim.units();
 
-                assert!(!map.is_done(unit));
-                naive.units[unit] = State::Done;
+                assert!(!units.clone().any(|unit| map.is_done(unit)));
+                naive.set(units.clone(), State::Done);
                 assert_eq!(claim.publish(), naive.remaining() == 0);
-                assert!(map.is_done(unit));
+                assert!(units.clone().all(|unit| map.is_done(unit)));
                 lasts += usize::from(naive.remaining() == 0);
             }
             Call::Drop(index) if !claims.is_empty() => {
                 let claim = claims.swap_remove(index.index(claims.len()));
 
-                naive.units[claim.unit()] = State::Todo;
+                naive.set(claim.units(), State::Todo);
             }
             Call::Publish(_) | Call::Drop(_) => {}
             Call::Close => {
@@ -148,7 +174,7 @@ fn run(nr_units: usize, calls: &[Call]) {
 
     // What is left can be had, to the last one; or none of it, if it is closed.
     drop(claims);
-    while let Some(claim) = inside.claim_near(0) {
+    while let Some(claim) = inside.claim_near(0, 3) {
         lasts += usize::from(claim.publish());
     }
     if naive.closed {

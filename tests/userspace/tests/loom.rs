@@ -23,6 +23,8 @@ tests! {
     two_workers_and_a_sync,
     two_workers_and_a_wait,
     the_last_publisher_has_seen_all,
+    several_at_a_time_and_a_sync,
+    several_are_given_up,
     syncs_of_one_unit,
     a_worker_takes_over,
     a_sync_takes_over,

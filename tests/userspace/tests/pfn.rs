@@ -59,6 +59,11 @@ prop_compose! {
     }
 }
 
+/// The pfns of one unit.
+fn pfns_of(units: &Units, unit: usize) -> Option<PfnRange> {
+    units.pfns(unit..unit.checked_add(1)?)
+}
+
 /// The rest of a test for those that are something.
 macro_rules! some {
     ($option:expr) => {
@@ -124,7 +129,7 @@ proptest! {
 
         prop_assert!(units.count() <= MANY);
         for n in 0..units.count() {
-            let pfns = units.pfns(n).unwrap();
+            let pfns = pfns_of(&units, n).unwrap();
 
             prop_assert_eq!(pfns.start(), next);
             prop_assert!(pfns.nr_pages() <= unit);
@@ -133,8 +138,28 @@ proptest! {
             next = pfns.end();
         }
         prop_assert_eq!(next, range.end());
-        prop_assert_eq!(units.pfns(units.count()), None);
-        prop_assert_eq!(units.pfns(units.count().saturating_add(beyond)), None);
+        prop_assert_eq!(pfns_of(&units, units.count()), None);
+        prop_assert_eq!(pfns_of(&units, units.count().saturating_add(beyond)), None);
+    }
+
+    #[test]
+    fn several_units_are_what_each_of_them_is(
+        units in few_units(),
+        from in any::<prop::sample::Index>(),
+        to in any::<prop::sample::Index>(),
+        beyond in prop_oneof![4 => Just(0), 1 => pfn()],
+    ) {
+        let (_, units, unit) = some!(units);
+        let (from, to) = (from.index(units.count()), to.index(units.count()));
+        let (from, to) = (from.min(to), from.max(to));
+        let pfns = units.pfns(from..(to + 1).saturating_add(beyond)).unwrap();
+        let last = if beyond == 0 { to } else { (to.saturating_add(beyond)).min(units.count() - 1) };
+
+        prop_assert_eq!(pfns.start(), pfns_of(&units, from).unwrap().start());
+        prop_assert_eq!(pfns.end(), pfns_of(&units, last).unwrap().end());
+        prop_assert_eq!(units.pfns(from..from), None);
+        prop_assert!(units.whole_in(pfns.nr_pages()) <= last + 1 - from);
+        prop_assert_eq!(units.whole_in(unit * 7), 7);
     }
 
     #[test]
@@ -147,7 +172,7 @@ proptest! {
         let (from, to) = (from.index(range.nr_pages()), to.index(range.nr_pages()));
         let pfns = range_at(range.start() + from.min(to), from.abs_diff(to) + 1).unwrap();
         let naive: Vec<_> = (0..units.count())
-            .filter(|&n| units.pfns(n).unwrap().intersection(pfns).is_some())
+            .filter(|&n| pfns_of(&units, n).unwrap().intersection(pfns).is_some())
             .collect();
 
         prop_assert_eq!(units.covering(pfns).unwrap().collect::<Vec<_>>(), naive);
@@ -180,13 +205,13 @@ proptest! {
         prop_assert_eq!(wide(units.count()), count);
 
         prop_assert_eq!(units.covering(range), Some(0..units.count()));
-        prop_assert_eq!(units.pfns(0).unwrap().start(), range.start());
-        prop_assert_eq!(units.pfns(last).unwrap().end(), range.end());
-        prop_assert_eq!(units.pfns(last.saturating_add(1)).filter(|_| last < usize::MAX), None);
-        prop_assert_eq!(units.pfns(usize::MAX), None);
+        prop_assert_eq!(pfns_of(&units, 0).unwrap().start(), range.start());
+        prop_assert_eq!(pfns_of(&units, last).unwrap().end(), range.end());
+        prop_assert_eq!(pfns_of(&units, last.saturating_add(1)).filter(|_| last < usize::MAX), None);
+        prop_assert_eq!(pfns_of(&units, usize::MAX), None);
 
         for n in [0, 1, some.index(units.count()), last.saturating_sub(1), last] {
-            let Some(pfns) = units.pfns(n) else {
+            let Some(pfns) = pfns_of(&units, n) else {
                 prop_assert!(n > last);
                 continue;
             };
@@ -196,7 +221,7 @@ proptest! {
             prop_assert_eq!(units.covering(pfns), Some(n..n + 1));
             if n < last {
                 prop_assert_eq!(pfns.end() % unit, 0);
-                prop_assert_eq!(units.pfns(n + 1).unwrap().start(), pfns.end());
+                prop_assert_eq!(pfns_of(&units, n + 1).unwrap().start(), pfns.end());
             }
         }
     }

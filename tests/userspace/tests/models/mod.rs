@@ -76,30 +76,32 @@ impl Range {
             .with_mut(|p| unsafe { std::mem::replace(&mut *p, to) })
     }
 
-    /// Initialises a page, or goes on with one that somebody gave up.
+    /// Initialises pages, or goes on with what somebody gave up.
     fn init(&self, claim: &Claim<'_, Vec<Word>>) {
-        let unit = claim.unit();
-
-        match self.write(unit, READY) {
-            READY => panic!("unit {unit} is initialised twice"),
-            GONE => panic!("unit {unit} is touched after the cancel"),
-            _ => {}
+        for unit in claim.units() {
+            match self.write(unit, READY) {
+                READY => panic!("unit {unit} is initialised twice"),
+                GONE => panic!("unit {unit} is touched after the cancel"),
+                _ => {}
+            }
         }
     }
 
-    /// Begins to initialise a page, then gives up.
+    /// Begins to initialise pages, then gives up.
     fn init_half(&self, claim: Claim<'_, Vec<Word>>) {
-        assert_eq!(self.write(claim.unit(), HALF), RAW);
+        for unit in claim.units() {
+            assert_eq!(self.write(unit, HALF), RAW);
+        }
     }
 
-    /// What a work item does: comes in, claims and initialises up to so many units, and leaves.
-    /// Returns whether it was the last to publish.
-    fn slice(&self, hint: usize, units: usize) -> Result<bool, Closed> {
+    /// What a work item does: comes in, claims and initialises units, `max` of them at a time and so
+    /// many times, and leaves. Returns whether it was the last to publish.
+    fn slice(&self, hint: usize, max: u32, times: usize) -> Result<bool, Closed> {
         let inside = self.map.enter().ok_or(Closed)?;
         let mut last = false;
 
-        for _ in 0..units {
-            let Some(claim) = inside.claim_near(hint) else {
+        for _ in 0..times {
+            let Some(claim) = inside.claim_near(hint, max) else {
                 break;
             };
 
@@ -115,7 +117,7 @@ impl Range {
         let mut last = false;
 
         loop {
-            last |= self.slice(hint, usize::MAX).unwrap();
+            last |= self.slice(hint, 1, usize::MAX).unwrap();
             if self.map.remaining() == 0 {
                 return last;
             }
@@ -184,7 +186,8 @@ fn spawn<T: 'static>(
 /// them was the last.
 pub(crate) fn two_workers_and_a_sync() {
     check(&[1, 1], 2, |range| {
-        let workers = [0, 1].map(|hint| spawn(&range, move |range| range.slice(hint, 1).unwrap()));
+        let workers =
+            [0, 1].map(|hint| spawn(&range, move |range| range.slice(hint, 1, 1).unwrap()));
         let last = range.sync(Word::UNITS).unwrap();
 
         range.read(Word::UNITS);
@@ -205,7 +208,8 @@ pub(crate) fn two_workers_and_a_sync() {
 /// When nothing remains all is done, and may be read without asking for each unit.
 pub(crate) fn two_workers_and_a_wait() {
     check(&[2], 2, |range| {
-        let _workers = [0, 0].map(|hint| spawn(&range, move |range| range.slice(hint, 1).unwrap()));
+        let _workers =
+            [0, 0].map(|hint| spawn(&range, move |range| range.slice(hint, 1, 1).unwrap()));
 
         while range.map.remaining() != 0 {
             thread::yield_now();
@@ -239,6 +243,51 @@ pub(crate) fn the_last_publisher_has_seen_all() {
         let lasts = publish(&range, 0) + others.map(|o| o.join().unwrap()).iter().sum::<usize>();
 
         assert_eq!(lasts, 1, "so many were the last");
+    });
+}
+
+/// Two workers that take what they can get, and somebody who needs a unit in the middle of it.
+///
+/// Each unit is one's only, and ready for all when it is for one. The one before and the one behind
+/// the middle are not taken together unless the middle is.
+pub(crate) fn several_at_a_time_and_a_sync() {
+    check(&[3], 2, |range| {
+        let workers = [2, 3].map(|max| spawn(&range, move |range| range.slice(0, max, 1).unwrap()));
+        let mut last = range.sync(1).unwrap();
+
+        range.read(1);
+        // What is left: a worker that found nothing to do has gone home.
+        last |= range.slice(0, 3, 2).unwrap();
+
+        let lasts = workers.map(|worker| worker.join().unwrap());
+
+        assert_eq!(
+            usize::from(last) + lasts.map(usize::from).iter().sum::<usize>(),
+            1,
+            "so many were the last"
+        );
+        assert_eq!(range.map.remaining(), 0, "something remains");
+        range.read_all();
+        for &unit in &range.units {
+            assert!(range.map.is_done(unit), "unit {unit} is not done");
+        }
+    });
+}
+
+/// Somebody gives up several units half-way. Whoever is next continues with all of them.
+pub(crate) fn several_are_given_up() {
+    check(&[3], 3, |range| {
+        let dropper = spawn(&range, |range| {
+            let inside = range.map.enter().unwrap();
+
+            if let Some(claim) = inside.claim_near(0, 2) {
+                range.init_half(claim);
+            };
+        });
+
+        assert!(range.work(0), "there was no last");
+        range.read_all();
+        dropper.join().unwrap();
     });
 }
 
@@ -292,7 +341,7 @@ pub(crate) fn a_worker_takes_over() {
 pub(crate) fn a_sync_takes_over() {
     check(&[1], 2, |range| {
         let dropper = spawn(&range, give_up);
-        let worker = spawn(&range, |range| range.slice(0, 1).unwrap());
+        let worker = spawn(&range, |range| range.slice(0, 1, 1).unwrap());
         let last = range.sync(0).unwrap();
 
         range.read(0);
@@ -307,7 +356,7 @@ pub(crate) fn a_sync_takes_over() {
 /// and whoever comes late for it is refused.
 pub(crate) fn cancel_takes_what_is_not_done() {
     check(&[2], 3, |range| {
-        let worker = spawn(&range, |range| drop(range.slice(0, 2)));
+        let worker = spawn(&range, |range| drop(range.slice(0, 1, 2)));
         let sync = spawn(&range, |range| {
             if range.sync(1).is_ok() {
                 range.read(1);
@@ -342,7 +391,7 @@ pub(crate) fn cancel_waits_for_those_inside() {
         let dropper = spawn(&range, give_up);
         let reader = spawn(&range, |range| {
             if let Some(inside) = range.map.enter() {
-                if let Some(claim) = inside.claim_near(1) {
+                if let Some(claim) = inside.claim_near(1, 1) {
                     range.init(&claim);
                     claim.publish();
                 }
@@ -375,7 +424,7 @@ pub(crate) fn nobody_claims_after_close() {
             if range.map.is_closed() {
                 assert!(inside.claim(0).is_none(), "claimed after close");
             }
-            drop(inside.claim_near(1));
+            drop(inside.claim_near(1, 1));
         });
         let inside = range.map.enter().unwrap();
         let claim = inside.claim(1).unwrap();
@@ -383,7 +432,7 @@ pub(crate) fn nobody_claims_after_close() {
         range.map.close();
         drop(claim);
         assert!(inside.claim(1).is_none(), "claimed after close");
-        assert!(inside.claim_near(0).is_none(), "claimed after close");
+        assert!(inside.claim_near(0, 1).is_none(), "claimed after close");
         assert!(!range.map.is_empty());
         drop(inside);
         other.join().unwrap();

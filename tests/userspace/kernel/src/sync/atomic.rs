@@ -113,10 +113,24 @@ impl<T: AtomicType> Atomic<T> {
         self.rmw::<Ordering>(|a, order| a.fetch_sub(v.into_repr(), order))
     }
 
-    /// Keeps the bits of `v` and returns what was there before.
+    /// Stores `new` if `old` is there. Returns what was there before, as an error if that is not
+    /// `old`; nothing is ordered then.
     #[track_caller]
-    pub fn fetch_and<Ordering: ordering::Ordering>(&self, v: T, _: Ordering) -> T {
-        self.rmw::<Ordering>(|a, order| a.fetch_and(v.into_repr(), order))
+    pub fn cmpxchg<Ordering: ordering::Ordering>(
+        &self,
+        old: T,
+        new: T,
+        _: Ordering,
+    ) -> Result<T, T> {
+        let mut result = Err(old);
+
+        self.rmw::<Ordering>(|a, order| {
+            let ret = a.compare_exchange(old.into_repr(), new.into_repr(), order, Std::Relaxed);
+
+            result = ret.map(T::from_repr).map_err(T::from_repr);
+            ret.unwrap_or_else(|now| now)
+        });
+        result
     }
 
     /// Sets the bits of `v` and returns what was there before.
