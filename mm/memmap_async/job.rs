@@ -35,9 +35,9 @@ use kernel::{
     workqueue::{Queue, Work, WorkItem},
 };
 
-/// How much of small units a worker claims at a time. All share the words and counts of the map,
-/// and to go from unit to unit takes as long as many a struct page does. Who needs one of these
-/// units meanwhile waits for all of them: 20 microseconds at 10 ns a struct page.
+/// How many pages of small units a worker claims at a time: all who claim share the words and the
+/// counts of the map. Who needs one of these units meanwhile waits for the whole claim, which is 20
+/// microseconds at 10 ns a struct page.
 const BATCH_PAGES: usize = 2048;
 
 /// How much a worker does before it lets others have the CPU: 300 microseconds at 10 ns a struct
