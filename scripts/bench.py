@@ -47,7 +47,7 @@ BOOTS = 3
 SMALL_BOOTS = 10
 # All of an NVDIMM, and the least that a namespace on x86 can have.
 SMALL_BIND = 16 << 20
-# The first bind after a boot touches memory that the host has yet to find.
+# The first bind after a boot runs code that QEMU has yet to translate.
 BINDS = 1 + 5
 ICOUNT_BINDS = 1 + 2
 SMALL_BINDS = 1 + 5
@@ -99,7 +99,8 @@ def device_run(args, which, kind, icount, pmem=PMEM, times=BINDS):
     clock = ICOUNT_CLOCK if icount else measure.CLOCK[False]
     lines = measure.guest(
         kernel, f"measure_init {kind} {times}",
-        *("--pmem", pmem, "--pmem-discard", "--memory", measure.memory_for_pmem(pmem)),
+        *("--pmem", pmem, "--pmem-discard"),
+        *("--memory", measure.memory_for_pmem(pmem), "--prealloc"),
         *(["--icount"] if icount else ["--cpus", CPUS]),
         *("--append", f"{measure.QUIET} {clock} {TRACE} {append}"),
     )
@@ -121,7 +122,7 @@ def small_boot_run(args, which, icount):
     """Until init runs, from the moment the machine is switched on: what the
     kernel itself takes for its beginning comes after its first struct pages."""
     lines = measure.guest(
-        variants(args)[which][0], "measure_boot", "--memory", SMALL_BOOT,
+        variants(args)[which][0], "measure_boot", "--memory", SMALL_BOOT, "--prealloc",
         *(["--icount"] if icount else ["--cpus", CPUS]),
         "--append", f"{measure.QUIET} {ICOUNT_CLOCK if icount else measure.CLOCK[True]}",
     )
