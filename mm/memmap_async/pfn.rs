@@ -2,10 +2,10 @@
 
 //! Ranges of page frame numbers, and how a range is cut into units.
 //!
-//! A unit is what is initialised in one go and by one CPU. Units are aligned to their own size in
-//! pfn space, so that whatever must not be torn apart (a compound page, a buddy of the highest
-//! order, a pageblock) is inside one unit if it is no larger and as well aligned. The first and the
-//! last unit of a range can be partial.
+//! A unit is initialised by one CPU, in one go; so can be several next to each other. Units are
+//! aligned to their own size in pfn space, so that whatever must not be torn apart (a compound
+//! page, a buddy of the highest order, a pageblock) is inside one unit if it is no larger and as
+//! well aligned. The first and the last unit of a range can be partial.
 //!
 //! Nothing here panics: a caller may have interrupts off.
 
