@@ -152,7 +152,8 @@ unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages);
  * memmap_async_wait() - wait until all of the range is initialized
  * @m: from memmap_async_alloc(), started
  *
- * Returns as well when memmap_async_cancel() has.
+ * The caller takes part in the work; kernels without CONFIG_MEMMAP_ASYNC leave it
+ * to the worker. Returns as well when memmap_async_cancel() has.
  *
  * Context: Process context, sleeps.
  */
@@ -205,7 +206,9 @@ unsigned int memmap_async_nr_workers(const struct memmap_async *m);
  * whoever wants to see each page on its own, such as a tracepoint. Kernels
  * without CONFIG_MEMMAP_ASYNC don't have it.
  *
- * Context: Any. Nobody else looks at these struct pages.
+ * Context: Any. Nobody else writes to these struct pages meanwhile. Who reads one
+ * that is not ready yet, as some do who go by pfn, may find any mixture of words
+ * from before and after.
  */
 void memmap_stamp(struct page *page, unsigned long nr_pages);
 
@@ -214,8 +217,17 @@ void memmap_stamp_nontemporal(struct page *page, unsigned long nr_pages);
 #endif
 
 #if defined(CONFIG_X86_64) && defined(CONFIG_MEMMAP_ASYNC_DEVICE)
+enum {
+	MEMMAP_STORES_CACHED,
+	MEMMAP_STORES_NONTEMPORAL,
+	MEMMAP_STORES_AUTO,
+};
+
+/* How many times the trial of both takes turns, those of one kind and the other. */
+#define MEMMAP_STORES_TURNS	8
+
 void memmap_stamp_device(struct page *page, unsigned long nr_pages);
-bool memmap_stores_prefer_nontemporal(u64 cached_ps, u64 nontemporal_ps);
+int memmap_stores_choose(const u64 ps[MEMMAP_STORES_TURNS]);
 #else
 static inline void memmap_stamp_device(struct page *page, unsigned long nr_pages)
 {

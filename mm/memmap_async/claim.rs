@@ -29,10 +29,17 @@
 //!
 //! This file is also compiled in user space, where loom tries all interleavings of it.
 
-use core::ops::{Deref, Range};
+use core::ops::{
+    Deref,
+    DerefMut,
+    Range, //
+};
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 
 /// The state of 64 units.
+///
+/// A unit's bit is in `todo` or in `done` or in one [`Claim`], and in no two of them. The bits of
+/// units that do not exist are in none.
 pub(crate) struct Word {
     todo: Atomic<u64>,
     done: Atomic<u64>,
@@ -44,7 +51,7 @@ impl Word {
 
     /// The state in which the units of word number `index` begin, in a map of `nr_units`: all those
     /// that exist are up for claiming.
-    pub(crate) fn new(index: usize, nr_units: usize) -> Self {
+    fn new(index: usize, nr_units: usize) -> Self {
         let todo = match nr_units.saturating_sub(index.saturating_mul(Self::UNITS)) {
             0 => 0,
             nr @ 1..Self::UNITS => (1u64 << nr) - 1,
@@ -55,6 +62,13 @@ impl Word {
             todo: Atomic::new(todo),
             done: Atomic::new(0),
         }
+    }
+}
+
+impl Default for Word {
+    /// A word without units, of which a [`ClaimMap`] makes what it needs.
+    fn default() -> Self {
+        Self::new(0, 0)
     }
 }
 
@@ -80,6 +94,13 @@ const CLOSED: u64 = 1 << 63;
 ///
 /// The storage is the caller's choice. That nothing remains to be done is no reason to free it: the
 /// one who published the last unit is still inside.
+///
+/// # Invariants
+///
+/// - `words` are those of the units of the map and no others, as [`Word`] says.
+/// - `remaining` counts all units but those that a [`Claim::publish()`] has counted off, which it
+///   does after they are `done`. So one publish is the last, and no claim is left then, nor can one
+///   be made.
 pub(crate) struct ClaimMap<S> {
     words: S,
     /// Units that are not done yet.
@@ -87,20 +108,31 @@ pub(crate) struct ClaimMap<S> {
     gate: Atomic<u64>,
 }
 
+impl<S: DerefMut<Target = [Word]>> ClaimMap<S> {
+    /// A map of `nr_units`, all to do. [`None`] unless `words` are
+    /// [`nr_words()`](Self::nr_words) of them; what they hold does not matter.
+    pub(crate) fn new(mut words: S, nr_units: usize) -> Option<Self> {
+        if words.len() != Self::nr_words(nr_units) {
+            return None;
+        }
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = Word::new(index, nr_units);
+        }
+
+        // INVARIANT: There are enough words for all units, each of which is to be claimed in one of
+        // them, and no claim yet.
+        Some(Self {
+            words,
+            remaining: Atomic::new(nr_units as u64),
+            gate: Atomic::new(0),
+        })
+    }
+}
+
 impl<S: Deref<Target = [Word]>> ClaimMap<S> {
     /// The words that a map of `nr_units` needs.
     pub(crate) fn nr_words(nr_units: usize) -> usize {
         nr_units.div_ceil(Word::UNITS)
-    }
-
-    /// A map of `nr_units`, all to do. `words` are [`nr_words()`](Self::nr_words) of them, each
-    /// made by [`Word::new()`] for the same `nr_units`; with others the map is never done.
-    pub(crate) fn new(words: S, nr_units: usize) -> Self {
-        Self {
-            words,
-            remaining: Atomic::new(nr_units as u64),
-            gate: Atomic::new(0),
-        }
     }
 
     /// Comes in to claim units; [`None`] if the gate is closed.
@@ -131,6 +163,15 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
     pub(crate) fn is_done(&self, unit: usize) -> bool {
         match self.words.get(unit / Word::UNITS) {
             Some(word) => word.done.load(Acquire) & (1 << (unit % Word::UNITS)) != 0,
+            None => false,
+        }
+    }
+
+    /// Whether nobody has claimed `unit` yet. Only a hint: by now somebody can have, or have given
+    /// it back. Other than an attempt to claim it, this leaves the gate and its owner alone.
+    pub(crate) fn is_todo(&self, unit: usize) -> bool {
+        match self.words.get(unit / Word::UNITS) {
+            Some(word) => word.todo.load(Relaxed) & (1 << (unit % Word::UNITS)) != 0,
             None => false,
         }
     }
@@ -194,12 +235,14 @@ impl<S: Deref<Target = [Word]>> Inside<'_, S> {
             }
             match word.todo.cmpxchg(todo, todo & !bits, Acquire) {
                 Ok(_) => {
+                    // INVARIANT: The bits were in `todo`, and we are the one who took them out. The
+                    // caller sees to it that they are next to each other.
                     return Some(Claim {
                         map: self.map,
                         word,
                         bits,
                         first: index * Word::UNITS + bits.trailing_zeros() as usize,
-                    })
+                    });
                 }
                 Err(now) => todo = now,
             }
@@ -217,6 +260,14 @@ impl<S: Deref<Target = [Word]>> Drop for Inside<'_, S> {
 ///
 /// It ends with [`publish()`](Self::publish). A claim that is dropped instead makes its units
 /// available again; forgetting one is safe, but then its units are never done.
+///
+/// # Invariants
+///
+/// - `word` is the word of `map` that holds unit `first`. `bits` are those of at least one unit of
+///   it, of `first` and of those that follow without a gap.
+/// - The units are no other claim's, are neither to be claimed nor done, and count in
+///   `map.remaining`.
+/// - The owner is [`Inside`] the gate of `map`: a claim cannot outlive that.
 #[must_use = "a claim that is dropped puts its units back"]
 pub(crate) struct Claim<'a, S: Deref<Target = [Word]>> {
     map: &'a ClaimMap<S>,
@@ -239,6 +290,8 @@ impl<S: Deref<Target = [Word]>> Claim<'_, S> {
     pub(crate) fn publish(self) -> bool {
         let nr_units = u64::from(self.nr_units());
 
+        // INVARIANT: The units go over from this claim, which ends here, to `done`; then they are
+        // no longer counted.
         self.word.done.fetch_or(self.bits, Release);
         // Full: the last one to come here has seen all the others' units.
         let last = self.map.remaining.fetch_sub(nr_units, Full) == nr_units;
@@ -250,6 +303,7 @@ impl<S: Deref<Target = [Word]>> Claim<'_, S> {
 
 impl<S: Deref<Target = [Word]>> Drop for Claim<'_, S> {
     fn drop(&mut self) {
+        // INVARIANT: The units go back from this claim, which ends here, to `todo`.
         self.word.todo.fetch_or(self.bits, Release);
     }
 }
@@ -262,12 +316,40 @@ mod tests {
 
     fn map(nr_units: usize) -> ClaimMap<KVec<Word>> {
         let nr_words = ClaimMap::<KVec<Word>>::nr_words(nr_units);
+
+        ClaimMap::new(words(nr_words), nr_units).unwrap()
+    }
+
+    fn words(nr_words: usize) -> KVec<Word> {
         let mut words = KVec::with_capacity(nr_words, GFP_KERNEL).unwrap();
 
-        for index in 0..nr_words {
-            words.push(Word::new(index, nr_units), GFP_KERNEL).unwrap();
+        for _ in 0..nr_words {
+            // Rubbish, which a map must not rely on.
+            words.push(Word::new(0, 7), GFP_KERNEL).unwrap();
         }
-        ClaimMap::new(words, nr_units)
+        words
+    }
+
+    #[test]
+    fn words_that_do_not_fit() {
+        assert!(ClaimMap::new(words(0), 1).is_none());
+        assert!(ClaimMap::new(words(1), 65).is_none());
+        assert!(ClaimMap::new(words(2), 64).is_none());
+        assert!(ClaimMap::new(words(0), 0).is_some());
+    }
+
+    #[test]
+    fn what_is_to_do() {
+        let map = map(65);
+        let inside = map.enter().unwrap();
+        let claim = inside.claim(64).unwrap();
+
+        assert!(map.is_todo(63) && !map.is_todo(64));
+        drop(claim);
+        assert!(map.is_todo(64));
+        assert!(!inside.claim(64).unwrap().publish());
+        assert!(!map.is_todo(64));
+        assert!(!map.is_todo(65) && !map.is_todo(128) && !map.is_todo(usize::MAX));
     }
 
     #[test]

@@ -6,9 +6,13 @@
 //! So none of them ever waits for another, but for [`Job::sync()`] of a unit that somebody is at,
 //! and for [`Job::wait()`] and [`Job::cancel()`], which wait by definition.
 //!
-//! Who owns units is not preempted, unless the range says that a unit takes long. Nobody needs a
-//! wait queue therefore: a unit that is in flight is published within microseconds, and spinning is
-//! what costs least.
+//! Unless the range says that a unit takes long, preemption is off from before the owner of a claim
+//! enters the gate until after it has left: see [`Job::claim_and_init()`]. So a unit in flight is
+//! published, and the gate left, within microseconds. Nobody needs a wait queue therefore: spinning
+//! is what costs least, and a caller of [`Job::sync()`] or [`Job::cancel()`] does not wait for a
+//! worker that was preempted.
+//!
+//! Whoever waits for the range takes part in the work, so that no progress depends on a worker.
 //!
 //! # Lifetime
 //!
@@ -16,7 +20,7 @@
 //! whose owner keeps it until none of them can be left.
 
 use crate::{
-    claim::{Claim, ClaimMap, Inside, Word},
+    claim::{Claim, ClaimMap, Word},
     pfn::{PfnRange, Units},
 };
 use kernel::{
@@ -31,7 +35,8 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         Arc, Completion,
     },
-    time::{delay::fsleep, Delta},
+    task::might_sleep,
+    time::{delay::fsleep, Delta, Instant, Monotonic},
     workqueue::{Queue, Work, WorkItem},
 };
 
@@ -39,6 +44,11 @@ use kernel::{
 /// counts of the map. Who needs one of these units meanwhile waits for the whole claim, which is 20
 /// microseconds at 10 ns a struct page.
 const BATCH_PAGES: usize = 2048;
+
+/// How many nanoseconds a claim should take at most, since preemption is off meanwhile. Where a
+/// struct page takes long, for it is on a slow device or is traced, fewer units are claimed at a
+/// time.
+const BATCH_NANOS: i64 = 100_000;
 
 /// How much a worker does before it lets others have the CPU: 300 microseconds at 10 ns a struct
 /// page.
@@ -89,16 +99,19 @@ impl Init {
     ///
     /// # Safety
     ///
-    /// `pfns` are those of the units of `_claim`. The caller may sleep if `can_resched`.
+    /// `_claim` is of the job's map, and `pfns` are those of its units. The caller may sleep if
+    /// `can_resched`.
     unsafe fn call(
         &self,
         _claim: &Claim<'_, KVVec<Word>>,
         pfns: PfnRange,
         can_resched: bool,
     ) -> usize {
-        // SAFETY: A claim is exclusive and is given out once, unless it was dropped unused, so that
-        // each pfn is initialised once. That there is a claim means that the range is not done, and
-        // that a cancelling task waits for its owner. Thus the promise of `new()` holds.
+        // SAFETY: By the type invariant of `Claim`, nobody else has a claim of these units, and
+        // they are not done. This is called once for a claim that is then published, so that each
+        // pfn is initialised once. By the type invariant of `ClaimMap` something remains, so the
+        // range is not done either. And the owner is inside the gate, so that a cancelling task
+        // waits for it. Thus the promise of `new()` holds.
         unsafe { (self.func)(pfns.start(), pfns.end(), self.arg, can_resched) }
     }
 
@@ -109,9 +122,9 @@ impl Init {
     /// The caller has published the last claim of the job, and is still inside the gate.
     unsafe fn done(&self) {
         if let Some(done) = self.done {
-            // SAFETY: There is one last claim, so this is called once. Who cancels the job waits
-            // for those inside, and the job is not completed yet. Thus the promise of `new()`
-            // holds.
+            // SAFETY: By the type invariant of `ClaimMap`, one claim is the last one, so this is
+            // called once. A cancelling task waits for those inside, and the job is not completed
+            // yet. Thus the promise of `new()` holds.
             unsafe { done(self.arg) }
         }
     }
@@ -130,24 +143,35 @@ pub(crate) struct Job {
     idle: Completion,
 }
 
-impl Job {
-    /// Claims units by `pick` and initialises them; returns their pages and how many of them became
-    /// available. Must not be called with preemption off if `can_resched`.
-    fn claim_and_init<'a>(
-        &self,
-        inside: &'a Inside<'_, KVVec<Word>>,
-        can_resched: bool,
-        pick: impl FnOnce(&'a Inside<'_, KVVec<Word>>) -> Option<Claim<'a, KVVec<Word>>>,
-    ) -> Option<Piece> {
-        // Before the claim, and until it is published.
-        let _guard = (!self.init.preemptible).then(PreemptDisabled::new);
+/// Which units to claim.
+enum Pick {
+    /// This one.
+    Unit(usize),
+    /// Up to `max_units` of word number `word`, or of the next that has some.
+    Near { word: usize, max_units: u32 },
+}
 
-        let claim = pick(inside)?;
+impl Job {
+    /// Claims units and initialises them; returns their pages and how many of them became
+    /// available. Must not be called with preemption off if `can_resched`.
+    ///
+    /// Preemption is off before the gate is entered, and on again after it was left, for each claim
+    /// anew. A task that was preempted on its way would keep [`cancel()`](Self::cancel) and those
+    /// who need its units waiting until the scheduler lets it run again.
+    fn claim_and_init(&self, can_resched: bool, pick: Pick) -> Option<Piece> {
+        // What is declared first is dropped last.
+        let _guard = (!self.init.preemptible).then(PreemptDisabled::new);
+        let inside = self.map.enter()?;
+
+        let claim = match pick {
+            Pick::Unit(unit) => inside.claim(unit),
+            Pick::Near { word, max_units } => inside.claim_near(word, max_units),
+        }?;
         let units = claim.units();
         let pfns = self.units.pfns(units.clone())?;
 
-        // SAFETY: `pfns` was looked up for this claim. We may sleep if the caller may and we did
-        // not turn preemption off.
+        // SAFETY: `claim` is of this job's map, and `pfns` was looked up for it. We may sleep if
+        // the caller may and we did not turn preemption off.
         let available = unsafe {
             self.init
                 .call(&claim, pfns, can_resched && self.init.preemptible)
@@ -155,7 +179,7 @@ impl Job {
         self.nr_pages.fetch_add(available, Relaxed);
 
         if claim.publish() {
-            // SAFETY: That was the last one, and the caller is `inside`.
+            // SAFETY: That was the last one, and we are `inside`.
             unsafe { self.init.done() };
             self.idle.complete_all();
         }
@@ -164,6 +188,34 @@ impl Job {
             nr_pages: pfns.nr_pages(),
             available,
         })
+    }
+
+    /// Initialises [`SLICE_PAGES`], going on at `cursor`; returns whether there is more to do.
+    fn slice(&self, cursor: &Cursor) -> bool {
+        let mut nr_pages: usize = 0;
+
+        while nr_pages < SLICE_PAGES {
+            let start = Instant::<Monotonic>::now();
+
+            match self.claim_and_init(true, cursor.pick()) {
+                Some(piece) => {
+                    nr_pages = nr_pages.saturating_add(piece.nr_pages);
+                    cursor.advance(&piece, self.max_units(), start.elapsed());
+                }
+                // All claimed, or closed. No claim of ours is dropped unused, so that is for good.
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// How many units to claim at a time, if they don't take long.
+    fn max_units(&self) -> u32 {
+        if cfg!(CONFIG_PREEMPT_RT) {
+            1
+        } else {
+            self.units.whole_in(BATCH_PAGES).clamp(1, Word::UNITS) as u32
+        }
     }
 
     /// Initialises what is needed of `pfns`, now. May sleep. See `memmap_async_sync()`.
@@ -184,8 +236,10 @@ impl Job {
             if self.map.is_done(unit) {
                 return Ok(());
             }
-            if let Some(inside) = self.map.enter() {
-                self.claim_and_init(&inside, true, |inside| inside.claim(unit));
+            // Entering the gate writes to what the owner of the unit needs to publish it. So look
+            // first, and leave it alone as long as there is nothing to claim.
+            if self.map.is_todo(unit) {
+                self.claim_and_init(true, Pick::Unit(unit));
             }
             relax(&mut spins);
         }
@@ -195,20 +249,30 @@ impl Job {
     pub(crate) fn grow(&self, nr_pages: usize) -> usize {
         let mut available: usize = 0;
 
-        if let Some(inside) = self.map.enter() {
-            while available < nr_pages {
-                // From the front: this is where the first worker begins, and leaves first.
-                match self.claim_and_init(&inside, false, |inside| inside.claim_near(0, 1)) {
-                    Some(piece) => available = available.saturating_add(piece.available),
-                    None => break,
-                }
+        while available < nr_pages {
+            // From the front: this is where the first worker begins, and leaves first.
+            let pick = Pick::Near {
+                word: 0,
+                max_units: 1,
+            };
+
+            match self.claim_and_init(false, pick) {
+                Some(piece) => available = available.saturating_add(piece.available),
+                None => break,
             }
         }
         available
     }
 
-    /// Waits until the range is done or the job is cancelled. May sleep.
+    /// Initialises what nobody has begun with, and waits until the range is done or the job is
+    /// cancelled. May sleep.
     pub(crate) fn wait(&self) {
+        // Where no worker begins, as a rule.
+        let cursor = Cursor::new(Map::nr_words(self.units.count()) / 3 * 2);
+
+        while self.slice(&cursor) {
+            quiesce();
+        }
         self.idle.wait_for_completion();
     }
 
@@ -236,6 +300,58 @@ struct Piece {
     available: usize,
 }
 
+/// Where somebody goes on with the range, and how many units at a time. Both are only hints.
+struct Cursor {
+    /// The word of the claim map.
+    word: Atomic<usize>,
+    units: Atomic<u32>,
+}
+
+impl Cursor {
+    /// Begins at `word`, with one unit since it is not known how long that takes.
+    fn new(word: usize) -> Self {
+        Self {
+            word: Atomic::new(word),
+            units: Atomic::new(1),
+        }
+    }
+
+    /// What to claim next.
+    fn pick(&self) -> Pick {
+        Pick::Near {
+            word: self.word.load(Relaxed),
+            max_units: self.units.load(Relaxed),
+        }
+    }
+
+    /// Goes on after `piece`, which took so long: the next one should take [`BATCH_NANOS`] at most.
+    fn advance(&self, piece: &Piece, max_units: u32, took: Delta) {
+        let units = self.units.load(Relaxed);
+        let nanos = took.as_nanos();
+        let next = if nanos > BATCH_NANOS {
+            units / 2
+        } else if nanos <= BATCH_NANOS / 2 {
+            units.saturating_mul(2)
+        } else {
+            units
+        };
+
+        self.units.store(next.clamp(1, max_units), Relaxed);
+        self.word.store(piece.first_unit / Word::UNITS, Relaxed);
+    }
+}
+
+/// Lets others have the CPU, RCU above all.
+///
+/// With preemption off for unit after unit, the tick hardly ever sees a quiescent state of this
+/// CPU, and all who wait for RCU would wait for the whole range.
+fn quiesce() {
+    might_sleep();
+    // SAFETY: The caller may sleep, as was just checked, so it is in no critical section that
+    // `schedule()` would break.
+    unsafe { bindings::schedule() };
+}
+
 /// Waits a little for a unit in flight; sleeps when that does not help.
 fn relax(spins: &mut u32) {
     if *spins < SPINS {
@@ -252,8 +368,7 @@ struct Worker {
     job: Arc<Job>,
     queue: &'static Queue,
     node: NumaNode,
-    /// The word of the claim map to go on with. Only a hint.
-    word: Atomic<usize>,
+    cursor: Cursor,
     #[pin]
     work: Work<Worker>,
 }
@@ -262,47 +377,15 @@ impl_has_work! {
     impl HasWork<Self> for Worker { self.work }
 }
 
-impl Worker {
-    /// Initialises [`SLICE_PAGES`]; returns whether there is more to do.
-    fn slice(&self) -> bool {
-        let Some(inside) = self.job.map.enter() else {
-            return false;
-        };
-        let max_units = self.job.units.whole_in(BATCH_PAGES).clamp(1, Word::UNITS) as u32;
-        let mut nr_pages: usize = 0;
-
-        while nr_pages < SLICE_PAGES {
-            let word = self.word.load(Relaxed);
-
-            match self
-                .job
-                .claim_and_init(&inside, true, |inside| inside.claim_near(word, max_units))
-            {
-                Some(piece) => {
-                    self.word.store(piece.first_unit / Word::UNITS, Relaxed);
-                    nr_pages = nr_pages.saturating_add(piece.nr_pages);
-                }
-                // All claimed. No claim of ours is dropped unused, so that is for good.
-                None => return false,
-            }
-        }
-        true
-    }
-}
-
 impl WorkItem for Worker {
     type Pointer = Arc<Worker>;
 
     fn run(this: Arc<Worker>) {
         for _ in 0..SLICES {
-            if !this.slice() {
+            if !this.job.slice(&this.cursor) {
                 return;
             }
-            // With preemption off for unit after unit, the tick hardly ever sees a quiescent state
-            // of this CPU, and all who wait for RCU would wait for the whole range.
-            //
-            // SAFETY: A work item may sleep, and `slice()` has left no claim behind.
-            unsafe { bindings::schedule() };
+            quiesce();
         }
 
         let (queue, node) = (this.queue, this.node);
@@ -338,14 +421,15 @@ impl Handle {
         let nr_units = units.count();
         let nr_words = Map::nr_words(nr_units);
         let mut words = KVVec::with_capacity(nr_words, GFP_KERNEL)?;
-        for index in 0..nr_words {
-            words.push(Word::new(index, nr_units), GFP_KERNEL)?;
+        for _ in 0..nr_words {
+            words.push(Word::default(), GFP_KERNEL)?;
         }
+        let map = Map::new(words, nr_units).ok_or(EINVAL)?;
 
         let job = Arc::pin_init(
             pin_init!(Job {
                 units,
-                map: Map::new(words, nr_units),
+                map,
                 init,
                 nr_pages: Atomic::new(0),
                 idle <- Completion::new(),
@@ -363,7 +447,7 @@ impl Handle {
                     job,
                     queue,
                     node,
-                    word: Atomic::new(index * nr_words / nr_workers),
+                    cursor: Cursor::new(index * nr_words / nr_workers),
                     work <- new_work!("memmap_async::Worker"),
                 }),
                 GFP_KERNEL,

@@ -17,6 +17,7 @@
 #include <linux/moduleparam.h>
 #include <linux/padata.h>
 #include <linux/printk.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/isolation.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -118,6 +119,14 @@ bool memmap_async_in_background(unsigned long nr_pages)
 	       memmap_async_mode == MEMMAP_ASYNC_ON;
 }
 
+/* The node whose CPUs do the work; a kernel without NUMA has one node, too. */
+static int memmap_async_node(int nid)
+{
+	if (nid == NUMA_NO_NODE)
+		nid = numa_mem_id();
+	return IS_ENABLED(CONFIG_NUMA) ? numa_nearest_node(nid, N_CPU) : nid;
+}
+
 /**
  * memmap_async_report() - tell the log, and who traces, that a range is initialized
  * @desc: the range
@@ -133,7 +142,7 @@ void memmap_async_report(const struct memmap_async_desc *desc,
 				memmap_async_nr_workers(m));
 	pr_info("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
 		desc->start_pfn, desc->end_pfn, msecs, memmap_async_nr_workers(m),
-		numa_nearest_node(desc->nid, N_CPU));
+		memmap_async_node(desc->nid));
 }
 
 static bool memmap_async_valid(const struct memmap_async_desc *desc)
@@ -157,13 +166,14 @@ static void memmap_async_place(struct memmap_async_desc *desc)
 {
 	unsigned long nr_pages = desc->end_pfn - desc->start_pfn;
 
-	if (desc->nid == NUMA_NO_NODE)
-		desc->nid = numa_mem_id();
-	desc->nid = numa_nearest_node(desc->nid, N_CPU);
+	desc->nid = memmap_async_node(desc->nid);
 
 	if (!desc->nr_workers) {
-		desc->nr_workers = cpumask_weight_and(cpumask_of_node(desc->nid),
-						      housekeeping_cpumask(HK_TYPE_DOMAIN));
+		/* A cpuset that becomes isolated replaces the mask. */
+		scoped_guard(rcu)
+			desc->nr_workers =
+				cpumask_weight_and(cpumask_of_node(desc->nid),
+						   housekeeping_cpumask(HK_TYPE_DOMAIN));
 		desc->nr_workers = clamp(desc->nr_workers, 1,
 					 DIV_ROUND_UP(nr_pages, WORKER_PAGES));
 	}
@@ -259,8 +269,8 @@ void memmap_async_wait(struct memmap_async *m)
 void memmap_async_cancel(struct memmap_async *m)
 {
 	WRITE_ONCE(m->cancelled, true);
-	atomic_set(&m->started, 1);
-	cancel_work_sync(&m->work);
+	/* One that starts it can be about to queue the work: that is refused then. */
+	disable_work_sync(&m->work);
 }
 
 void memmap_async_free(struct memmap_async *m)

@@ -56,6 +56,10 @@ impl PfnRange {
 }
 
 /// A range, cut into units.
+///
+/// # Invariants
+///
+/// `shift < usize::BITS`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Units {
     range: PfnRange,
@@ -66,6 +70,7 @@ pub(crate) struct Units {
 impl Units {
     /// Cuts `range` into units of `unit_pages`, which must be a power of two.
     pub(crate) fn new(range: PfnRange, unit_pages: usize) -> Option<Self> {
+        // INVARIANT: A power of two has a bit that is set.
         unit_pages.is_power_of_two().then(|| Self {
             range,
             shift: unit_pages.trailing_zeros(),
@@ -74,7 +79,8 @@ impl Units {
 
     /// The number of units: at least one.
     pub(crate) fn count(&self) -> usize {
-        // A `PfnRange` has a last pfn, and it is not before the first one.
+        // By the type invariants no shift is too far, and a `PfnRange` has a last pfn, which is not
+        // before the first one.
         ((self.range.end - 1) >> self.shift) - (self.range.start >> self.shift) + 1
     }
 

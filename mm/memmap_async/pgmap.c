@@ -143,23 +143,22 @@ static void pgmap_memmap_release(struct kref *kref)
 
 /*
  * Prepares to initialize the memmap of @pgmap in the background, if that is what
- * its driver and the command line say and if its pages allow it. Nobody can find
- * the pgmap yet. If there is no memory for it, the memmap is complete when
- * memremap_pages() returns, as it always is without PGMAP_MEMMAP_ASYNC.
+ * its driver (@background) and the command line say and if its pages allow it.
+ * Nobody can find the pgmap yet. If there is no memory for it, the memmap is
+ * complete when memremap_pages() returns, as it always is without
+ * PGMAP_MEMMAP_ASYNC.
  *
  * Process context, sleeps, takes the lock for CPU hotplug.
  */
-void pgmap_memmap_alloc(struct dev_pagemap *pgmap)
+void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
 {
 	struct pgmap_memmap *memmap;
 	unsigned long nr_pages = 0;
 	int i;
 
 	pgmap->memmap = NULL;
-	if (!(pgmap->flags & PGMAP_MEMMAP_ASYNC))
+	if (!background)
 		return;
-	/* A driver that does not know of it can have the pgmap next. */
-	pgmap->flags &= ~PGMAP_MEMMAP_ASYNC;
 
 	for (i = 0; i < pgmap->nr_range; i++)
 		nr_pages += PHYS_PFN(range_len(&pgmap->ranges[i]));
@@ -451,6 +450,12 @@ static void devm_pgmap_memmap_release(struct device *dev, void *res)
 	cancel_work_sync(&memmap->finish_work);
 }
 
+/* Another pgmap of the same device can have an entry as well. */
+static int pgmap_memmap_match(struct device *dev, void *res, void *memmap)
+{
+	return *(struct pgmap_memmap **)res == memmap;
+}
+
 /*
  * Gives @dev, whose driver has mapped @pgmap, the attributes to follow the
  * initialization of its memmap, if it takes place in the background. They go
@@ -461,20 +466,25 @@ static void devm_pgmap_memmap_release(struct device *dev, void *res)
 void pgmap_memmap_add_attrs(struct device *dev, struct dev_pagemap *pgmap)
 {
 	struct pgmap_memmap **memmap;
-	int err = -ENOMEM;
+	int err;
 
 	if (!pgmap->memmap)
 		return;
 
 	memmap = devres_alloc(devm_pgmap_memmap_release, sizeof(*memmap), GFP_KERNEL);
-	if (memmap) {
-		*memmap = pgmap->memmap;
-		devres_add(dev, memmap);
-		err = device_add_group(dev, &pgmap_memmap_group);
+	if (!memmap) {
+		dev_warn(dev, "no memmap_state: %d\n", -ENOMEM);
+		return;
 	}
+
+	/* First, since the attributes look for it. */
+	*memmap = pgmap->memmap;
+	devres_add(dev, memmap);
+	err = device_add_group(dev, &pgmap_memmap_group);
 	if (err) {
 		dev_warn(dev, "no memmap_state: %d\n", err);
-		devres_destroy(dev, devm_pgmap_memmap_release, NULL, NULL);
+		devres_destroy(dev, devm_pgmap_memmap_release, pgmap_memmap_match,
+			       pgmap->memmap);
 		return;
 	}
 
@@ -484,7 +494,9 @@ void pgmap_memmap_add_attrs(struct device *dev, struct dev_pagemap *pgmap)
 }
 
 /* For a pgmap that is unmapped by hand: as if the driver of @dev went. */
-void pgmap_memmap_del_attrs(struct device *dev)
+void pgmap_memmap_del_attrs(struct device *dev, struct dev_pagemap *pgmap)
 {
-	devres_release(dev, devm_pgmap_memmap_release, NULL, NULL);
+	if (pgmap->memmap)
+		devres_release(dev, devm_pgmap_memmap_release, pgmap_memmap_match,
+			       pgmap->memmap);
 }

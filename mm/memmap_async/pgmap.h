@@ -11,19 +11,19 @@ struct device;
 #ifdef CONFIG_MEMMAP_ASYNC_DEVICE
 struct memmap_async;
 
-void pgmap_memmap_alloc(struct dev_pagemap *pgmap);
+void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background);
 bool pgmap_memmap_start(struct dev_pagemap *pgmap, int range_id);
 int pgmap_memmap_sync(struct dev_pagemap *pgmap, unsigned long pfn,
 		      unsigned long nr_pages);
 void pgmap_memmap_cancel(struct dev_pagemap *pgmap);
 void pgmap_memmap_free(struct dev_pagemap *pgmap);
 void pgmap_memmap_add_attrs(struct device *dev, struct dev_pagemap *pgmap);
-void pgmap_memmap_del_attrs(struct device *dev);
+void pgmap_memmap_del_attrs(struct device *dev, struct dev_pagemap *pgmap);
 
 /* For mm/tests. */
 void pgmap_memmap_start_workers(struct memmap_async *job);
 #else
-static inline void pgmap_memmap_alloc(struct dev_pagemap *pgmap)
+static inline void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
 {
 }
 
@@ -44,7 +44,7 @@ static inline void pgmap_memmap_add_attrs(struct device *dev, struct dev_pagemap
 {
 }
 
-static inline void pgmap_memmap_del_attrs(struct device *dev)
+static inline void pgmap_memmap_del_attrs(struct device *dev, struct dev_pagemap *pgmap)
 {
 }
 #endif

@@ -7,6 +7,11 @@
 //! know about the others. They are initialised by the helpers that the kernel has for that, in C,
 //! which remain the only ones to know what a struct page holds.
 //!
+//! Some who go by pfn read a struct page before it is ready, such as `read_page_owner()` and
+//! `is_free_buddy_page()`, and cope with whatever they find. Nobody else may. So this is no data
+//! race as long as words are read and written one by one, by volatile accesses, as by `READ_ONCE()`
+//! and `WRITE_ONCE()`.
+//!
 //! What is stored past the caches is drained before [`stamp()`] returns: whoever publishes the run
 //! needs no more than the usual release.
 //!
@@ -18,25 +23,25 @@ use core::marker::PhantomData;
 
 /// How a word of a struct page gets to memory.
 pub(crate) trait Store {
-    /// Stores `word`.
+    /// Stores `word`, at once as far as others can see.
     ///
     /// # Safety
     ///
-    /// `to` is valid for writes.
+    /// `to` is aligned and valid for volatile writes.
     unsafe fn store(to: *mut usize, word: usize);
 
     /// Has all that was stored ordered before what this CPU stores from now on.
     fn drain();
 }
 
-/// As the compiler would.
+/// By way of the caches, as usual.
 pub(crate) struct Plain;
 
 impl Store for Plain {
     #[inline(always)]
     unsafe fn store(to: *mut usize, word: usize) {
         // SAFETY: By the safety requirement.
-        unsafe { to.write(word) };
+        unsafe { to.write_volatile(word) };
     }
 
     fn drain() {}
@@ -103,7 +108,8 @@ impl<const N: usize, S: Store> PageImage<N, S> {
     ///
     /// # Safety
     ///
-    /// They are valid for writes, and nobody else looks at them.
+    /// They are aligned and valid for volatile writes. Nobody else writes to them, nor reads them
+    /// other than word by word.
     pub(crate) unsafe fn write(mut self, page: *mut [usize; N], nr_pages: usize) {
         // SAFETY: By the safety requirement, for each page.
         unsafe {
@@ -171,7 +177,7 @@ impl<const N: usize, S: Store> PageImage<N, S> {
     ///
     /// # Safety
     ///
-    /// `page` is valid for writes, and nobody else looks at it.
+    /// As for [`write()`](Self::write), for the one at `page`.
     unsafe fn write_next(&mut self, page: *mut [usize; N]) {
         for index in 0..N {
             // SAFETY: `index` is less than `N`.
@@ -181,16 +187,31 @@ impl<const N: usize, S: Store> PageImage<N, S> {
     }
 }
 
+/// Reads a struct page word by word, since a reference to it would say that nobody else can get at
+/// it.
+///
+/// # Safety
+///
+/// `page` is aligned, valid for volatile reads, and initialised.
+unsafe fn read<const N: usize>(page: *const [usize; N]) -> [usize; N] {
+    core::array::from_fn(|index| {
+        // SAFETY: By the safety requirement; `index` is less than `N`.
+        unsafe { page.cast::<usize>().wrapping_add(index).read_volatile() }
+    })
+}
+
 /// Writes all but the first two of the `nr_pages` struct pages at `page`, after their example.
 ///
 /// # Safety
 ///
-/// All of them are valid for reads and writes, and nobody else looks at them. The first two, if
-/// there are so many, are initialised.
+/// All of them are aligned and valid for volatile reads and writes. Nobody else writes to them, nor
+/// reads them other than word by word. The first two, if there are so many, are initialised, each
+/// word of them: the helpers that do so begin by zeroing all of the struct page.
 pub(crate) unsafe fn stamp<const N: usize, S: Store>(page: *mut [usize; N], nr_pages: usize) {
     if nr_pages > 2 {
         // SAFETY: There are more than two, and these are initialised.
-        let image = unsafe { PageImage::<N, S>::after(&*page, &*page.wrapping_add(1)) };
+        let [first, second] = unsafe { [read(page), read(page.wrapping_add(1))] };
+        let image = PageImage::<N, S>::after(&first, &second);
 
         // SAFETY: These are the others.
         unsafe { image.write(page.wrapping_add(2), nr_pages - 2) };

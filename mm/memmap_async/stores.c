@@ -8,6 +8,12 @@
  * machines differ by factors, in both directions. So it is found out on the spot:
  * the first device memory is initialized by turns with one kind and the other.
  *
+ * That tells something only if it is the stores that take the time. A virtual
+ * machine's memory can be none of its host's before it is touched, and then it is
+ * the host's page faults. So each turn is timed by itself, and unless all turns
+ * of a kind are much the same and no longer than stores can take, cached stores
+ * it is.
+ *
  * Boot memory is none of this: its struct pages are looked at soon.
  */
 #define pr_fmt(fmt) "memmap_async: " fmt
@@ -17,6 +23,7 @@
 #include <linux/math64.h>
 #include <linux/memmap_async.h>
 #include <linux/moduleparam.h>
+#include <linux/preempt.h>
 #include <linux/printk.h>
 #include <linux/sched/clock.h>
 #include <linux/sizes.h>
@@ -27,22 +34,19 @@
  * caches does not matter much to the next.
  */
 #define TURN_PAGES	SZ_256K
-#define NR_TURNS	8
 
-enum {
-	STORES_CACHED,
-	STORES_NONTEMPORAL,
-	STORES_AUTO,
-};
+/* In picoseconds: ten times what a machine's stores take for a struct page. */
+#define MAX_PS		100000
 
 static const char * const stores_names[] = { "cached", "nontemporal", "auto" };
 
-static int stores_choice = STORES_AUTO;
+static int stores_choice = MEMMAP_STORES_AUTO;
 
 static atomic_long_t trial_pages;
+/* Turns with an odd number are those of non-temporal stores. */
 static struct {
 	atomic64_t ns, nr_pages;
-} trial[STORES_AUTO];
+} trial[MEMMAP_STORES_TURNS];
 
 static int stores_set(const char *val, const struct kernel_param *kp)
 {
@@ -69,34 +73,53 @@ static const struct kernel_param_ops stores_ops = {
 module_param_cb(stores, &stores_ops, NULL, 0444);
 
 /*
- * Whether stores past the caches are worth it, by the picoseconds that a struct
- * page takes: clearly, since what is cached is of some use to the driver.
+ * Which stores to use, by the picoseconds that a struct page took in each turn:
+ * those past the caches if they are clearly faster, since what is cached is of
+ * some use to the driver; -ERANGE if the turns don't tell.
  */
-bool memmap_stores_prefer_nontemporal(u64 cached_ps, u64 nontemporal_ps)
+int memmap_stores_choose(const u64 ps[MEMMAP_STORES_TURNS])
 {
-	return nontemporal_ps + nontemporal_ps / 8 < cached_ps;
-}
+	u64 lowest[] = { U64_MAX, U64_MAX }, highest[] = { 0, 0 };
+	int i;
 
-static u64 trial_ps(int stores)
-{
-	u64 nr_pages = atomic64_read(&trial[stores].nr_pages);
+	for (i = 0; i < MEMMAP_STORES_TURNS; i++) {
+		lowest[i % 2] = min(lowest[i % 2], ps[i]);
+		highest[i % 2] = max(highest[i % 2], ps[i]);
+	}
+	for (i = 0; i < 2; i++)
+		/* A turn of no time did not take place. */
+		if (!lowest[i] || highest[i] > MAX_PS || highest[i] > 2 * lowest[i])
+			return -ERANGE;
 
-	return div64_u64(atomic64_read(&trial[stores].ns) * 1000, max(nr_pages, 1));
+	i = MEMMAP_STORES_NONTEMPORAL;
+	if (highest[i] + highest[i] / 8 < lowest[MEMMAP_STORES_CACHED])
+		return MEMMAP_STORES_NONTEMPORAL;
+	return MEMMAP_STORES_CACHED;
 }
 
 static void stores_decide(void)
 {
-	u64 cached = trial_ps(STORES_CACHED), nontemporal = trial_ps(STORES_NONTEMPORAL);
-	int choice = memmap_stores_prefer_nontemporal(cached, nontemporal);
+	u64 ps[MEMMAP_STORES_TURNS];
+	int i, choice;
 
-	WRITE_ONCE(stores_choice, choice);
-	pr_info("%s stores for device memory; ps a struct page: cached %llu, nontemporal %llu\n",
-		stores_names[choice], cached, nontemporal);
+	for (i = 0; i < MEMMAP_STORES_TURNS; i++) {
+		u64 nr_pages = atomic64_read(&trial[i].nr_pages);
+
+		ps[i] = div64_u64(atomic64_read(&trial[i].ns) * 1000, max(nr_pages, 1));
+	}
+	choice = memmap_stores_choose(ps);
+
+	WRITE_ONCE(stores_choice, choice < 0 ? MEMMAP_STORES_CACHED : choice);
+	pr_info("%s stores for device memory%s; ps a struct page: cached %llu %llu %llu %llu, nontemporal %llu %llu %llu %llu\n",
+		stores_names[stores_choice],
+		choice < 0 ? ", as a trial did not tell" : "",
+		ps[0], ps[2], ps[4], ps[6], ps[1], ps[3], ps[5], ps[7]);
+	BUILD_BUG_ON(MEMMAP_STORES_TURNS != 8);
 }
 
 static void stores_stamp(int stores, struct page *page, unsigned long nr_pages)
 {
-	if (stores == STORES_NONTEMPORAL)
+	if (stores == MEMMAP_STORES_NONTEMPORAL)
 		memmap_stamp_nontemporal(page, nr_pages);
 	else
 		memmap_stamp(page, nr_pages);
@@ -112,23 +135,33 @@ static void stores_stamp(int stores, struct page *page, unsigned long nr_pages)
 void memmap_stamp_device(struct page *page, unsigned long nr_pages)
 {
 	int stores = READ_ONCE(stores_choice);
-	unsigned long before;
+	unsigned long before, turn;
 	u64 start;
 
-	if (stores != STORES_AUTO) {
+	if (stores != MEMMAP_STORES_AUTO) {
 		stores_stamp(stores, page, nr_pages);
 		return;
 	}
 
+	/* What is timed must not include others' work, nor end on another CPU. */
+	if (preemptible()) {
+		memmap_stamp(page, nr_pages);
+		return;
+	}
+
 	before = atomic_long_fetch_add(nr_pages, &trial_pages);
-	stores = before / TURN_PAGES % STORES_AUTO;
+	turn = before / TURN_PAGES;
+	if (turn >= MEMMAP_STORES_TURNS) {
+		memmap_stamp(page, nr_pages);
+		return;
+	}
 
 	start = local_clock();
-	stores_stamp(stores, page, nr_pages);
-	atomic64_add(local_clock() - start, &trial[stores].ns);
-	atomic64_add(nr_pages, &trial[stores].nr_pages);
+	stores_stamp(turn % 2, page, nr_pages);
+	atomic64_add(local_clock() - start, &trial[turn].ns);
+	atomic64_add(nr_pages, &trial[turn].nr_pages);
 
 	/* One of them gets there first. */
-	if (before < NR_TURNS * TURN_PAGES && before + nr_pages >= NR_TURNS * TURN_PAGES)
+	if (before + nr_pages >= MEMMAP_STORES_TURNS * TURN_PAGES)
 		stores_decide();
 }

@@ -13,7 +13,9 @@
 #include <linux/err.h>
 #include <linux/kthread.h>
 #include <linux/memmap_async.h>
+#include <linux/percpu.h>
 #include <linux/preempt.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
@@ -21,6 +23,8 @@
 #define BATCH		2048UL	/* what a worker claims at a time, of small units */
 #define START		(7 * UNIT + 100)
 #define END		(2000 * UNIT + 11)
+
+struct memmap_preemptor;
 
 struct memmap_test {
 	struct memmap_async_desc desc;
@@ -33,6 +37,8 @@ struct memmap_test {
 	struct completion stalled;
 	atomic_t nr_calls;
 	unsigned int udelay;
+	atomic_long_t most_pages;
+	struct memmap_preemptor *preemptor;
 };
 
 static unsigned long count_init(unsigned long start_pfn, unsigned long end_pfn,
@@ -308,6 +314,40 @@ static struct memmap_async *memmap_test_stalled_job(struct kunit *test,
 	return m;
 }
 
+/* Takes @udelay for each UNIT, and no time worth mentioning without. */
+static unsigned long batch_init(unsigned long start_pfn, unsigned long end_pfn,
+				void *arg, bool can_resched)
+{
+	struct memmap_test *t = arg;
+	unsigned long nr_pages = end_pfn - start_pfn;
+
+	if (nr_pages > atomic_long_read(&t->most_pages))
+		atomic_long_set(&t->most_pages, nr_pages);
+	atomic_inc(&t->nr_calls);
+	atomic_long_add(nr_pages, &t->pages);
+	if (t->udelay)
+		udelay(t->udelay * DIV_ROUND_UP(nr_pages, UNIT));
+	return nr_pages;
+}
+
+/* Has one worker do all of it, with nobody to help: who waits would. */
+static struct memmap_test *memmap_batch_run(struct kunit *test, unsigned long unit_pages,
+					    unsigned long end_pfn, unsigned int udelay)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, end_pfn);
+	int i;
+
+	t->desc.unit_pages = unit_pages;
+	t->desc.nr_workers = 1;
+	t->desc.init = batch_init;
+	t->udelay = udelay;
+	memmap_async_start(memmap_test_job(test, t));
+	for (i = 0; i < 20000 && atomic_long_read(&t->pages) < end_pfn - START; i++)
+		fsleep(1000);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), end_pfn - START);
+	return t;
+}
+
 /* A worker takes small units several at a time, of one word of the claim map. */
 static void memmap_batch(struct kunit *test)
 {
@@ -323,20 +363,25 @@ static void memmap_batch(struct kunit *test)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct memmap_test *t = memmap_test_alloc(test, START, END);
 		unsigned long unit_pages = cases[i].unit_pages;
-		struct memmap_async *m;
+		unsigned long units = IS_ENABLED(CONFIG_PREEMPT_RT) ? 1 : cases[i].units;
+		struct memmap_test *t = memmap_batch_run(test, unit_pages, END, 0);
+		unsigned long nr_calls = DIV_ROUND_UP(DIV_ROUND_UP(END, unit_pages) -
+						      START / unit_pages, units);
 
-		t->desc.unit_pages = unit_pages;
-		t->desc.nr_workers = 1;
-		m = memmap_test_job(test, t);
-		memmap_async_start(m);
-		memmap_async_wait(m);
-		expect_all_once(test, t);
-		KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls),
-				DIV_ROUND_UP(DIV_ROUND_UP(END, unit_pages) - START / unit_pages,
-					     cases[i].units));
+		KUNIT_EXPECT_LE(test, atomic_long_read(&t->most_pages), units * unit_pages);
+		KUNIT_EXPECT_GE(test, atomic_read(&t->nr_calls), nr_calls);
+		/* It begins with one, and what interrupts it takes time as well. */
+		KUNIT_EXPECT_LE(test, atomic_read(&t->nr_calls), nr_calls + nr_calls / 4 + 8);
 	}
+}
+
+/* But not where a unit takes long, as preemption is off until all are done. */
+static void memmap_batch_slow(struct kunit *test)
+{
+	struct memmap_test *t = memmap_batch_run(test, UNIT, START + 64 * UNIT, 500);
+
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->most_pages), UNIT);
 }
 
 /* Who needs a page gets its unit, and nothing but that. */
@@ -453,6 +498,32 @@ static void memmap_racer_run(struct kunit *test, struct memmap_racer *r,
 	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(fn, r, "memmap_racer")));
 }
 
+static int memmap_race_wait(void *data)
+{
+	struct memmap_racer *r = data;
+
+	memmap_async_wait(r->m);
+	complete(&r->done);
+	return 0;
+}
+
+/* Who waits for all of it needs no worker, be it that there is no memory for one. */
+static void memmap_wait_takes_part(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct memmap_async *m = memmap_test_job(test, t);
+	struct memmap_racer r;
+
+	memmap_racer_run(test, &r, memmap_race_wait, m, t, 0);
+	if (!wait_for_completion_timeout(&r.done, 20 * HZ)) {
+		KUNIT_FAIL(test, "nobody does the work");
+		memmap_async_cancel(m);
+		wait_for_completion(&r.done);
+		return;
+	}
+	expect_all_once(test, t);
+}
+
 /* Workers, those who need certain pages and those who need any, at a time. */
 static void memmap_race(struct kunit *test)
 {
@@ -503,6 +574,82 @@ static void memmap_cancel_in_flight(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->inside), 0);
 }
 
+/* On each CPU one that gets it before all others, and cancels. */
+struct memmap_preemptor {
+	struct kthread_work work;
+	struct kthread_worker *worker;
+	struct memmap_async *m;
+	unsigned long slept;
+	struct completion done;
+};
+
+static DEFINE_PER_CPU(struct memmap_preemptor, memmap_preemptors);
+
+static void memmap_preempt_cancel(struct kthread_work *work)
+{
+	struct memmap_preemptor *p = container_of(work, struct memmap_preemptor, work);
+	unsigned long nvcsw = current->nvcsw;
+
+	memmap_async_cancel(p->m);
+	p->slept = current->nvcsw - nvcsw;
+	complete(&p->done);
+}
+
+/* Has itself preempted as soon as preemption is on again. */
+static unsigned long preempted_init(unsigned long start_pfn, unsigned long end_pfn,
+				    void *arg, bool can_resched)
+{
+	struct memmap_test *t = arg;
+
+	if (atomic_inc_return(&t->nr_calls) == 1) {
+		t->preemptor = raw_cpu_ptr(&memmap_preemptors);
+		kthread_queue_work(t->preemptor->worker, &t->preemptor->work);
+		complete(&t->stalled);
+	}
+	return end_pfn - start_pfn;
+}
+
+/*
+ * Who is preempted is not inside the gate: neither a worker nor a caller in need
+ * makes a cancelling task wait until the scheduler lets them run again.
+ */
+static void memmap_cancel_preempted(struct kunit *test)
+{
+	int round, cpu;
+
+	for (round = 0; round < 20; round++) {
+		struct memmap_test *t = memmap_test_alloc(test, START, END);
+		struct memmap_async *m;
+
+		t->desc.nr_workers = 1;
+		t->desc.init = preempted_init;
+		m = memmap_test_job(test, t);
+
+		for_each_online_cpu(cpu) {
+			struct memmap_preemptor *p = per_cpu_ptr(&memmap_preemptors, cpu);
+
+			p->m = m;
+			p->slept = 0;
+			init_completion(&p->done);
+			kthread_init_work(&p->work, memmap_preempt_cancel);
+			p->worker = kthread_run_worker_on_cpu(cpu, 0, "memmap_preempt/%u");
+			KUNIT_ASSERT_FALSE(test, IS_ERR(p->worker));
+			sched_set_fifo(p->worker->task);
+		}
+
+		if (round % 2)
+			memmap_async_start(m);
+		else
+			memmap_async_sync(m, START, END);
+		wait_for_completion(&t->stalled);
+		wait_for_completion(&t->preemptor->done);
+		KUNIT_EXPECT_EQ_MSG(test, t->preemptor->slept, 0, "round %d", round);
+
+		for_each_online_cpu(cpu)
+			kthread_destroy_worker(per_cpu(memmap_preemptors, cpu).worker);
+	}
+}
+
 /* Cancelled at all moments: what was touched is whole, and then none is. */
 static void memmap_cancel_race(struct kunit *test)
 {
@@ -542,11 +689,36 @@ static void memmap_cancel_race(struct kunit *test)
 #if defined(CONFIG_X86_64) && defined(CONFIG_MEMMAP_ASYNC_DEVICE)
 static void memmap_stores(struct kunit *test)
 {
-	KUNIT_EXPECT_TRUE(test, memmap_stores_prefer_nontemporal(10000, 5000));
-	KUNIT_EXPECT_TRUE(test, memmap_stores_prefer_nontemporal(10000, 8800));
-	KUNIT_EXPECT_FALSE(test, memmap_stores_prefer_nontemporal(10000, 9000));
-	KUNIT_EXPECT_FALSE(test, memmap_stores_prefer_nontemporal(10000, 20000));
-	KUNIT_EXPECT_FALSE(test, memmap_stores_prefer_nontemporal(0, 0));
+	static const struct {
+		const char *name;
+		int choice;
+		u64 ps[MEMMAP_STORES_TURNS];
+	} cases[] = {
+		{ "nontemporal by far", MEMMAP_STORES_NONTEMPORAL,
+		  { 10000, 5000, 10100, 5000, 10000, 5100, 10000, 5000 } },
+		{ "nontemporal by an eighth", MEMMAP_STORES_NONTEMPORAL,
+		  { 10000, 8800, 10000, 8800, 10000, 8800, 10000, 8800 } },
+		{ "nontemporal by less", MEMMAP_STORES_CACHED,
+		  { 10000, 9000, 10000, 9000, 10000, 9000, 10000, 9000 } },
+		{ "nontemporal on average", MEMMAP_STORES_CACHED,
+		  { 10000, 5000, 10000, 9500, 10000, 5000, 10000, 5000 } },
+		{ "cached", MEMMAP_STORES_CACHED,
+		  { 10000, 20000, 10000, 20000, 10000, 20000, 10000, 20000 } },
+		{ "memory touched for the first time", -ERANGE,
+		  { 334190, 493216, 334190, 493216, 334190, 493216, 334190, 493216 } },
+		{ "touched before, in part", -ERANGE,
+		  { 90000, 2000, 2500, 2000, 2500, 2000, 2500, 2000 } },
+		{ "interrupted", -ERANGE,
+		  { 10000, 5000, 10000, 5000, 10000, 5000, 10000, 10001 } },
+		{ "a turn left out", -ERANGE,
+		  { 10000, 5000, 10000, 0, 10000, 5000, 10000, 5000 } },
+		{ "none took place", -ERANGE, {} },
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		KUNIT_EXPECT_EQ_MSG(test, memmap_stores_choose(cases[i].ps),
+				    cases[i].choice, "%s", cases[i].name);
 }
 #else
 static void memmap_stores(struct kunit *test)
@@ -578,11 +750,14 @@ kunit_test_suites(&memmap_async_test_suite);
 
 static struct kunit_case memmap_async_engine_test_cases[] = {
 	KUNIT_CASE(memmap_batch),
+	KUNIT_CASE(memmap_batch_slow),
 	KUNIT_CASE(memmap_sync_one_unit),
 	KUNIT_CASE(memmap_sync_passes_worker),
 	KUNIT_CASE(memmap_grow),
+	KUNIT_CASE(memmap_wait_takes_part),
 	KUNIT_CASE(memmap_race),
 	KUNIT_CASE(memmap_cancel_in_flight),
+	KUNIT_CASE(memmap_cancel_preempted),
 	KUNIT_CASE(memmap_cancel_race),
 	KUNIT_CASE(memmap_stores),
 	{}

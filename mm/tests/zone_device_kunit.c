@@ -10,11 +10,13 @@
  * The same holds for pages that memmap_sync() says are ready, no matter how far
  * the rest of their memmap has got.
  */
+#include <kunit/device.h>
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/dax.h>
 #include <linux/delay.h>
 #include <linux/ioport.h>
+#include <linux/kernfs.h>
 #include <linux/kthread.h>
 #include <linux/memmap_async.h>
 #include <linux/memremap.h>
@@ -188,6 +190,35 @@ static void expect_range(struct kunit *test, struct dev_pagemap *pgmap,
 	}
 }
 
+/* What a memmap and its page tables are in is allocated as one of these. */
+static const unsigned int block_orders[] = { 0, PMD_ORDER };
+
+/* Not present in any page table, and no flags that a struct page could have. */
+#define RUBBISH		0xa4
+
+/*
+ * Leaves rubbish in the pages that this CPU is going to use next: a word that
+ * nobody writes must not pass for a zero.
+ */
+static void soil_free_pages(void)
+{
+	struct page *pages[32];
+	int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(block_orders); i++) {
+		for (j = 0; j < ARRAY_SIZE(pages); j++) {
+			pages[j] = alloc_pages(GFP_KERNEL | __GFP_NOWARN, block_orders[i]);
+			if (pages[j])
+				memset(page_address(pages[j]), RUBBISH,
+				       PAGE_SIZE << block_orders[i]);
+		}
+		while (j--) {
+			if (pages[j])
+				__free_pages(pages[j], block_orders[i]);
+		}
+	}
+}
+
 static struct page *want_alloc(struct kunit *test)
 {
 	struct page *want = vmalloc(sizeof(*want) * COMPOUND_CHECK_PAGES);
@@ -229,6 +260,7 @@ static struct dev_pagemap *zone_device_alloc(struct kunit *test,
 
 static void zone_device_map(struct kunit *test, struct dev_pagemap *pgmap, int nid)
 {
+	soil_free_pages();
 	KUNIT_ASSERT_FALSE(test, IS_ERR(memremap_pages(pgmap, nid)));
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, zone_device_unmap, pgmap));
 }
@@ -245,50 +277,187 @@ static void zone_device_memmap(struct kunit *test)
 		expect_range(test, pgmap, &pgmap->ranges[i], want, nid);
 }
 
-static bool is_mapped(const struct page *page)
+/* A block for a memmap, or one for anybody. */
+static void *block_alloc(unsigned int order, bool memmap)
+{
+	struct page *page;
+
+	if (memmap)
+		return vmemmap_alloc_block(PAGE_SIZE << order, numa_mem_id());
+
+	page = alloc_pages(GFP_KERNEL, order);
+	return page ? page_address(page) : NULL;
+}
+
+/* With init_on_alloc all pages are zeroed, but those for a memmap. */
+static void zone_device_not_zeroed(struct kunit *test)
+{
+	if (!want_init_on_alloc(GFP_KERNEL) || want_init_on_free() ||
+	    page_poisoning_enabled_static())
+		kunit_skip(test, "init_on_alloc is off, or not alone");
+
+	for (int i = 0; i < 2 * ARRAY_SIZE(block_orders); i++) {
+		const unsigned int order = block_orders[i / 2];
+		const size_t size = PAGE_SIZE << order;
+		const bool memmap = i % 2;
+		void *block, *got = NULL, *again[32] = {};
+		int j;
+
+		block = block_alloc(order, memmap);
+		KUNIT_ASSERT_NOT_NULL(test, block);
+		memset(block, RUBBISH, size);
+
+		/* What was freed last on a CPU is used first, but others can be faster. */
+		migrate_disable();
+		free_pages((unsigned long)block, order);
+		for (j = 0; j < ARRAY_SIZE(again) && got != block; j++) {
+			got = block_alloc(order, memmap);
+			again[j] = got;
+		}
+		migrate_enable();
+
+		KUNIT_EXPECT_PTR_EQ(test, got, block);
+		if (got == block)
+			KUNIT_EXPECT_NULL_MSG(test, memchr_inv(got, memmap ? RUBBISH : 0, size),
+					      "order %u, %s", order, memmap ? "memmap" : "other");
+		while (j--)
+			free_pages((unsigned long)again[j], order);
+	}
+}
+
+/* Of memory for a memmap only the first page is checked again. */
+static void zone_device_not_checked(struct kunit *test)
+{
+	void *block, *again;
+
+	if (IS_ENABLED(CONFIG_DEBUG_VM))
+		kunit_skip(test, "all pages are checked");
+
+	block = block_alloc(PMD_ORDER, true);
+	KUNIT_ASSERT_NOT_NULL(test, block);
+
+	migrate_disable();
+	free_pages((unsigned long)block, PMD_ORDER);
+	/* If it were checked, this page would be reported, and the block lost. */
+	set_page_count(virt_to_page(block) + 1, 1);
+	again = block_alloc(PMD_ORDER, true);
+	set_page_count(virt_to_page(block) + 1, 0);
+	migrate_enable();
+
+	KUNIT_EXPECT_PTR_EQ(test, again, block);
+	free_pages((unsigned long)again, PMD_ORDER);
+}
+
+static bool is_mapped(const void *addr)
 {
 	unsigned long word;
 
-	return !copy_from_kernel_nofault(&word, page, sizeof(word));
+	return !copy_from_kernel_nofault(&word, addr, sizeof(word));
 }
 
-/* Its memmap goes with a range, all of it, and nobody else's. */
-static void zone_device_gone(struct kunit *test)
+/* A range with neighbours in its first and its last section. */
+struct neighbours {
+	struct dev_pagemap *pgmap, *below, *above;
+	struct page *want;
+	int nid;
+};
+
+static void neighbours_map(struct kunit *test, struct neighbours *n)
 {
 	static const struct zone_device_case c = {
 		"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_4M, SZ_16G + SZ_64M, 1
 	};
-	struct dev_pagemap *pgmap = zone_device_alloc(test, &c);
-	struct dev_pagemap *below = zone_device_alloc(test, &c);
-	struct dev_pagemap *above = zone_device_alloc(test, &c);
-	unsigned long start_pfn = PHYS_PFN(pgmap->range.start);
-	unsigned long end_pfn = PHYS_PFN(pgmap->range.end + 1);
-	struct page *want = want_alloc(test);
-	int nid = numa_mem_id();
+
+	n->pgmap = zone_device_alloc(test, &c);
+	n->below = zone_device_alloc(test, &c);
+	n->above = zone_device_alloc(test, &c);
+	n->want = want_alloc(test);
+	n->nid = numa_mem_id();
+
+	n->below->range.start = n->pgmap->range.start - SZ_2M;
+	n->below->range.end = n->pgmap->range.start - 1;
+	n->above->range.start = n->pgmap->range.end + 1;
+	n->above->range.end = n->pgmap->range.end + SZ_2M;
+
+	zone_device_map(test, n->below, n->nid);
+	zone_device_map(test, n->above, n->nid);
+}
+
+/* All of the memmap is gone, and nobody else's. */
+static void expect_gone(struct kunit *test, struct neighbours *n)
+{
+	unsigned long start_pfn = PHYS_PFN(n->pgmap->range.start);
+	unsigned long end_pfn = PHYS_PFN(n->pgmap->range.end + 1);
 	unsigned long pfn;
 
-	/* Both in a section that is the range's, too. */
-	below->range.start = pgmap->range.start - SZ_2M;
-	below->range.end = pgmap->range.start - 1;
-	above->range.start = pgmap->range.end + 1;
-	above->range.end = pgmap->range.end + SZ_2M;
-
-	zone_device_map(test, below, nid);
-	zone_device_map(test, above, nid);
-	zone_device_map(test, pgmap, nid);
-	KUNIT_EXPECT_TRUE(test, is_mapped(pfn_to_page(start_pfn)));
-
-	kunit_release_action(test, zone_device_unmap, pgmap);
 	for (pfn = start_pfn; pfn < end_pfn; pfn += PAGES_PER_SUBSECTION)
 		KUNIT_EXPECT_FALSE_MSG(test, pfn_valid(pfn), "pfn %#lx", pfn);
 	for (pfn = SECTION_ALIGN_UP(start_pfn); pfn < SECTION_ALIGN_DOWN(end_pfn);
 	     pfn += PAGES_PER_SUBSECTION)
 		KUNIT_EXPECT_FALSE_MSG(test, is_mapped(pfn_to_page(pfn)), "pfn %#lx", pfn);
-	expect_range(test, below, &below->range, want, nid);
-	expect_range(test, above, &above->range, want, nid);
+	expect_range(test, n->below, &n->below->range, n->want, n->nid);
+	expect_range(test, n->above, &n->above->range, n->want, n->nid);
+}
 
-	zone_device_map(test, pgmap, nid);
-	expect_range(test, pgmap, &pgmap->range, want, nid);
+/* Its memmap goes with a range, and comes back with it. */
+static void zone_device_gone(struct kunit *test)
+{
+	struct neighbours n;
+
+	neighbours_map(test, &n);
+	zone_device_map(test, n.pgmap, n.nid);
+	KUNIT_EXPECT_TRUE(test, is_mapped(pfn_to_page(PHYS_PFN(n.pgmap->range.start))));
+
+	kunit_release_action(test, zone_device_unmap, n.pgmap);
+	expect_gone(test, &n);
+
+	zone_device_map(test, n.pgmap, n.nid);
+	expect_range(test, n.pgmap, &n.pgmap->range, n.want, n.nid);
+}
+
+/* For how many blocks, for memmap or for page tables, there is memory left. */
+static long blocks_left;
+
+static void *alloc_block_while_left(unsigned long size, int node)
+{
+	struct page *page;
+
+	if (blocks_left-- <= 0)
+		return NULL;
+	page = alloc_pages_node(node, GFP_KERNEL, get_order(size));
+	return page ? page_address(page) : NULL;
+}
+
+/* Out of memory for the vmemmap: nothing is left of the range, wherever it stopped. */
+static void zone_device_add_fails(struct kunit *test)
+{
+	struct neighbours n;
+	long nr_blocks;
+
+	neighbours_map(test, &n);
+
+	blocks_left = LONG_MAX;
+	kunit_activate_static_stub(test, vmemmap_alloc_block, alloc_block_while_left);
+	zone_device_map(test, n.pgmap, n.nid);
+	nr_blocks = LONG_MAX - blocks_left;
+	KUNIT_EXPECT_GT(test, nr_blocks, 100);
+	kunit_release_action(test, zone_device_unmap, n.pgmap);
+
+	for (int i = 0; i < 3; i++) {
+		blocks_left = (nr_blocks - 1) * i / 2;
+		kunit_warning_suppress(test) {
+			void *addr = memremap_pages(n.pgmap, n.nid);
+
+			KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(addr), -ENOMEM);
+		}
+		expect_gone(test, &n);
+		if (IS_ENABLED(CONFIG_X86_64))
+			KUNIT_EXPECT_FALSE(test, is_mapped(__va(n.pgmap->range.start)));
+	}
+
+	kunit_deactivate_static_stub(test, vmemmap_alloc_block);
+	zone_device_map(test, n.pgmap, n.nid);
+	expect_range(test, n.pgmap, &n.pgmap->range, n.want, n.nid);
 }
 
 /* Pages that memmap was in are as fit for use as any, the first one included. */
@@ -332,7 +501,10 @@ static void zone_device_memmap_freed(struct kunit *test)
 static struct kunit_case zone_device_test_cases[] = {
 	KUNIT_CASE_PARAM_ATTR(zone_device_memmap, zone_device_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
+	KUNIT_CASE(zone_device_not_zeroed),
+	KUNIT_CASE(zone_device_not_checked),
 	KUNIT_CASE_SLOW(zone_device_gone),
+	KUNIT_CASE_SLOW(zone_device_add_fails),
 	KUNIT_CASE(zone_device_memmap_freed),
 	{}
 };
@@ -488,6 +660,34 @@ static void background_memory_failure(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, recovered + 1, NODE_DATA(pgmap->nid)->mf_stats.recovered);
 	KUNIT_EXPECT_FALSE(test, touched(pfn + PAGES_PER_SUBSECTION));
 }
+
+/* A page that has no struct page to be asked is poisoned all the same. */
+static void background_memory_failure_early(struct kunit *test)
+{
+	struct dev_pagemap *pgmap = background_map(test, &background_case);
+	unsigned long pfn = PHYS_PFN(pgmap->range.start) + 100 * PAGES_PER_SUBSECTION;
+	struct memory_failure_stats *stats = &NODE_DATA(pgmap->nid)->mf_stats;
+	const struct vmem_altmap altmap = {
+		.base_pfn = PHYS_PFN(pgmap->range.start),
+		.reserve = 101 * PAGES_PER_SUBSECTION,
+	};
+	struct memory_failure_stats before = *stats;
+
+	/* What the driver reserved: nobody ever initializes that. */
+	memcpy(&pgmap->altmap, &altmap, sizeof(altmap));
+	pgmap->flags |= PGMAP_ALTMAP_VALID;
+	KUNIT_EXPECT_EQ(test, -ENXIO, memory_failure(pfn, MF_SW_SIMULATED));
+	pgmap->flags &= ~PGMAP_ALTMAP_VALID;
+	KUNIT_EXPECT_EQ(test, before.failed + 1, stats->failed);
+	KUNIT_EXPECT_EQ(test, before.total + 1, stats->total);
+
+	/* The device is going away. */
+	pgmap_memmap_cancel(pgmap);
+	KUNIT_EXPECT_EQ(test, -ENXIO, memory_failure(pfn, MF_SW_SIMULATED));
+	KUNIT_EXPECT_EQ(test, before.failed + 2, stats->failed);
+	KUNIT_EXPECT_EQ(test, before.total + 2, stats->total);
+	KUNIT_EXPECT_FALSE(test, touched(pfn));
+}
 #endif
 
 #if IS_BUILTIN(CONFIG_DAX)
@@ -587,18 +787,27 @@ static void background_dying(struct kunit *test)
 }
 
 /* Unmapped at all moments, with somebody who faults in pages all the while. */
+struct background_faulter {
+	unsigned long start;
+	unsigned long nr_ready, nr_not_ready;
+};
+
 static int background_faults(void *data)
 {
-	unsigned long start = *(unsigned long *)data, pos = 0;
+	struct background_faulter *f = data;
+	unsigned long start = f->start, pos = 0;
 
 	while (!kthread_should_stop()) {
 		struct dev_pagemap *pgmap;
 
 		pos = (pos + 37 * PAGES_PER_SUBSECTION + 1) % PHYS_PFN(SZ_1G);
 		pgmap = get_dev_pagemap(start + pos);
-		if (pgmap && !memmap_sync(start + pos, 1) &&
-		    page_pgmap(pfn_to_page(start + pos)) != pgmap)
-			pr_err("pfn %#lx is not ready\n", start + pos);
+		if (pgmap && !memmap_sync(start + pos, 1)) {
+			if (page_pgmap(pfn_to_page(start + pos)) == pgmap)
+				f->nr_ready++;
+			else
+				f->nr_not_ready++;
+		}
 		if (pgmap)
 			put_dev_pagemap(pgmap);
 		cond_resched();
@@ -609,11 +818,11 @@ static int background_faults(void *data)
 static void background_unmap_race(struct kunit *test)
 {
 	struct dev_pagemap *pgmap = zone_device_alloc(test, &background_case);
-	unsigned long start = PHYS_PFN(pgmap->range.start);
+	struct background_faulter f = { .start = PHYS_PFN(pgmap->range.start) };
 	struct task_struct *task;
 	int round;
 
-	task = kthread_run(background_faults, &start, "background_faults");
+	task = kthread_run(background_faults, &f, "background_faults");
 	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
 	for (round = 0; round < 30; round++) {
 		pgmap->flags = PGMAP_MEMMAP_ASYNC;
@@ -625,7 +834,57 @@ static void background_unmap_race(struct kunit *test)
 		memunmap_pages(pgmap);
 	}
 	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, f.nr_not_ready, 0);
+	/* Else this test tested nothing. */
+	KUNIT_EXPECT_GT(test, f.nr_ready, 0);
 	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+}
+
+/* What the driver wants once is not left to who has the pgmap next. */
+static void background_refused(struct kunit *test)
+{
+	static const struct zone_device_case c = {
+		"private", MEMORY_DEVICE_PRIVATE, 0, 0, SZ_1G, 1
+	};
+	struct dev_pagemap *pgmap = zone_device_alloc(test, &c);
+
+	pgmap->flags = PGMAP_MEMMAP_ASYNC;
+	pgmap->ops = NULL;
+	kunit_warning_suppress(test) {
+		void *addr = memremap_pages(pgmap, numa_mem_id());
+
+		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(addr), -EINVAL);
+	}
+	KUNIT_EXPECT_EQ(test, pgmap->flags, 0);
+}
+
+static bool has_memmap_state(struct device *dev)
+{
+	struct kernfs_node *kn = kernfs_find_and_get(dev->kobj.sd, "memmap_state");
+
+	kernfs_put(kn);
+	return kn;
+}
+
+/* The attributes of a device go with the pgmap that they are about. */
+static void background_attrs(struct kunit *test)
+{
+	struct device *dev = kunit_device_register(test, "memmap_background");
+	struct dev_pagemap *first = zone_device_alloc(test, &background_case);
+	struct dev_pagemap *second = zone_device_alloc(test, &background_case);
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
+	kunit_activate_static_stub(test, pgmap_memmap_start_workers, no_workers);
+	first->flags = PGMAP_MEMMAP_ASYNC;
+	KUNIT_ASSERT_FALSE(test, IS_ERR(devm_memremap_pages(dev, first)));
+	KUNIT_EXPECT_TRUE(test, has_memmap_state(dev));
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(devm_memremap_pages(dev, second)));
+	devm_memunmap_pages(dev, second);
+	KUNIT_EXPECT_TRUE(test, has_memmap_state(dev));
+
+	devm_memunmap_pages(dev, first);
+	KUNIT_EXPECT_FALSE(test, has_memmap_state(dev));
 }
 
 /* A range that can't be mapped takes those along that were begun with. */
@@ -701,12 +960,15 @@ static struct kunit_case background_test_cases[] = {
 	KUNIT_CASE(background_idle),
 #ifdef CONFIG_MEMORY_FAILURE
 	KUNIT_CASE(background_memory_failure),
+	KUNIT_CASE(background_memory_failure_early),
 #endif
 #if IS_BUILTIN(CONFIG_DAX)
 	KUNIT_CASE(background_dax),
 #endif
 	KUNIT_CASE(background_dying),
 	KUNIT_CASE_SLOW(background_unmap_race),
+	KUNIT_CASE(background_refused),
+	KUNIT_CASE(background_attrs),
 	KUNIT_CASE(background_second_range_fails),
 	KUNIT_CASE(background_no_vmemmap),
 	KUNIT_CASE(background_no_memory),

@@ -110,11 +110,18 @@ impl Naive {
     }
 }
 
+fn map(nr_units: usize) -> ClaimMap<Vec<Word>> {
+    let nr_words = ClaimMap::<Vec<Word>>::nr_words(nr_units);
+
+    ClaimMap::new(words(nr_words), nr_units).unwrap()
+}
+
+fn words(nr_words: usize) -> Vec<Word> {
+    (0..nr_words).map(|_| Word::default()).collect()
+}
+
 fn run(nr_units: usize, calls: &[Call]) {
-    let words: Vec<_> = (0..ClaimMap::<Vec<Word>>::nr_words(nr_units))
-        .map(|index| Word::new(index, nr_units))
-        .collect();
-    let map = ClaimMap::new(words, nr_units);
+    let map = map(nr_units);
     let mut naive = Naive {
         units: vec![State::Todo; nr_units],
         closed: false,
@@ -164,12 +171,12 @@ fn run(nr_units: usize, calls: &[Call]) {
         assert!(!map.is_empty());
     }
 
-    for unit in 0..nr_units + 70 {
-        let done = naive.units.get(unit) == Some(&State::Done);
+    for unit in (0..nr_units + 70).chain([usize::MAX]) {
+        let state = naive.units.get(unit);
 
-        assert_eq!(map.is_done(unit), done);
+        assert_eq!(map.is_done(unit), state == Some(&State::Done));
+        assert_eq!(map.is_todo(unit), state == Some(&State::Todo));
     }
-    assert!(!map.is_done(usize::MAX));
     assert_eq!(lasts, usize::from(naive.remaining() == 0));
 
     // What is left can be had, to the last one; or none of it, if it is closed.
@@ -210,10 +217,12 @@ proptest! {
     fn the_words_hold_each_unit_once(nr_units in 0..1000usize) {
         let nr_words = ClaimMap::<Vec<Word>>::nr_words(nr_units);
 
-        // Words beyond those needed are empty.
         loom::model::Builder::new().check(move || {
-            let words: Vec<_> = (0..nr_words + 2).map(|n| Word::new(n, nr_units)).collect();
-            let map = ClaimMap::new(words, nr_units);
+            // No more of them, and no fewer.
+            assert!(ClaimMap::new(words(nr_words + 1), nr_units).is_none());
+            assert!(nr_words == 0 || ClaimMap::new(words(nr_words - 1), nr_units).is_none());
+
+            let map = map(nr_units);
             let inside = map.enter().unwrap();
 
             for unit in (0..nr_units).rev().take(70) {
