@@ -17,21 +17,20 @@ timer when there is nothing to do; such time is taken out.
 """
 
 import argparse
-import datetime
+import functools
 import itertools
-import os
 import pathlib
 import re
-import subprocess
 import sys
 
 sys.dont_write_bytecode = True
 import measure  # noqa: E402  (leaves no directory beside the scripts)
 import report  # noqa: E402
-from measure import MeasureError, say  # noqa: E402
+from measure import Job, MeasureError  # noqa: E402
 
 PMEM = 64 << 30
 CPUS = 2
+KERNELS = ("base", "series")
 KINDS = {
     "fsdax-mem": "fsdax map=mem",
     "fsdax-dev": "fsdax map=dev",
@@ -80,11 +79,6 @@ def without_idle(lines):
     return found
 
 
-def variants(args):
-    """Those of the demo, and the series with a single worker."""
-    return {**measure.variants(args), "off": (args.series, "memmap_async=off")}
-
-
 def check_workers(lines, which, icount, times):
     """That a figure is of as many workers as it is said to be."""
     said = [int(match[1]) for match in map(WORKERS.match, lines) if match]
@@ -94,76 +88,78 @@ def check_workers(lines, which, icount, times):
                            f"memory, not {wanted}")
 
 
-def device_run(args, which, kind, icount, pmem=PMEM, times=BINDS):
-    kernel, append = variants(args)[which]
-    clock = ICOUNT_CLOCK if icount else measure.CLOCK[False]
-    lines = measure.guest(
-        kernel, f"measure_init {kind} {times}",
-        *("--pmem", pmem, "--pmem-discard"),
-        *("--memory", measure.memory_for_pmem(pmem), "--prealloc"),
-        *(["--icount"] if icount else ["--cpus", CPUS]),
-        *("--append", f"{measure.QUIET} {clock} {TRACE} {append}"),
-    )
+def read_binds(lines, which, icount, times):
     binds = measure.binds(without_idle(lines) if icount else lines)
     if len(binds) != times:
         traced = "\n".join(line for line in lines if line.startswith("trace: "))
-        raise MeasureError(f"not {times} binds of {kind} were traced:\n{traced}")
+        raise MeasureError(f"not {times} binds were traced:\n{traced}")
     check_workers(lines, which, icount, times)
-    return {"kernel": which, "icount": icount, "kind": kind, "binds": binds[1:],
-            "release": measure.release(lines)}
+    return {"binds": binds[1:]}
 
 
-def boot_run(args, which, gib, icount):
-    sized = argparse.Namespace(base=args.base, series=args.series, memory=gib << 30, cpus=CPUS)
-    return {**measure.boot_run(sized, which, icount), "memory_gib": gib}
+def named(what, which, icount):
+    return f"{what}, {report.NAMES[which]}" + (" (instructions)" if icount else "")
 
 
-def small_boot_run(args, which, icount):
-    """Until init runs, from the moment the machine is switched on: what the
-    kernel itself takes for its beginning comes after its first struct pages."""
-    lines = measure.guest(
-        variants(args)[which][0], "measure_boot", "--memory", SMALL_BOOT, "--prealloc",
-        *(["--icount"] if icount else ["--cpus", CPUS]),
-        "--append", f"{measure.QUIET} {ICOUNT_CLOCK if icount else measure.CLOCK[True]}",
+def device_job(which, number, kind, icount=False, pmem=PMEM, times=BINDS, what="device"):
+    clock = ICOUNT_CLOCK if icount else measure.CLOCK[False]
+    size = f"{pmem >> 30} GiB" if pmem >> 30 else f"{pmem >> 20} MiB"
+    return Job(
+        named(f"{size} {KINDS[kind]}", which, icount),
+        {"what": what, "kernel": which, "icount": icount, "kind": kind, "round": number},
+        f"measure_init {kind} {times}",
+        ["--pmem", pmem, "--pmem-discard", "--memory", measure.memory_for_pmem(pmem),
+         *([] if icount else ["--cpus", CPUS]),
+         *measure.parameters(which, icount, clock, TRACE)],
+        functools.partial(read_binds, which=which, icount=icount, times=times),
     )
+
+
+def read_small_boot(lines, icount):
     traced = filter(None, map(measure.CONSOLE.match, without_idle(lines) if icount else lines))
     ran = [int(match["time"]) for match in traced if match["text"].startswith("Run /init ")]
     mhz = [float(match[1]) for match in map(MHZ.match, lines) if match]
     if len(ran) != 1 or len(mhz) != 1:
         raise MeasureError("the kernel did not trace when init ran, or has no TSC")
-    return {"what": "small boot", "kernel": which, "icount": icount, "ticks": ran[0],
-            "mhz": mhz[0], "release": measure.release(lines)}
+    return {"ticks": ran[0], "mhz": mhz[0]}
 
 
-def measure_round(args):
-    for kind, which in itertools.product(KINDS, ("base", "off", "sync")):
-        say(f"{PMEM >> 30} GiB {KINDS[kind]}, {which}")
-        yield {"what": "device", **device_run(args, which, kind, icount=False)}
-    for gib in BOOT_GIB:
-        say(f"boot with {gib} GiB")
-        for _, which in itertools.product(range(BOOTS), ("base", "series")):
-            yield boot_run(args, which, gib, icount=False)
-    say(f"boot with {SMALL_BOOT >> 20} MiB")
-    for _, which in itertools.product(range(SMALL_BOOTS), ("base", "series")):
-        yield small_boot_run(args, which, icount=False)
+def small_boot_job(which, number, icount=False):
+    """Until init runs, from the moment the machine is switched on: what the
+    kernel itself takes for its beginning comes after its first struct pages."""
+    return Job(
+        named(f"boot with {SMALL_BOOT >> 20} MiB", which, icount),
+        {"what": "small boot", "kernel": which, "icount": icount, "round": number},
+        "measure_boot",
+        ["--memory", SMALL_BOOT, *([] if icount else ["--cpus", CPUS]),
+         *measure.parameters(which, icount, ICOUNT_CLOCK if icount else measure.CLOCK[True])],
+        functools.partial(read_small_boot, icount=icount),
+    )
 
 
-def measure_instructions(args):
-    """Once: they hardly differ from run to run."""
+def boot_job(which, number, gib, icount=False):
+    return measure.boot_job(which, number, gib << 30, CPUS, icount)
+
+
+def jobs(rounds):
+    """Several boots of a round have numbers of their own.  Instructions are counted
+    once: they hardly differ from run to run."""
+    for number in range(1, rounds + 1):
+        for kind, which in itertools.product(KINDS, ("base", "off", "sync")):
+            yield device_job(which, number, kind)
+        for gib, boot, which in itertools.product(BOOT_GIB, range(BOOTS), KERNELS):
+            yield boot_job(which, number + boot / 100, gib)
+        for boot, which in itertools.product(range(SMALL_BOOTS), KERNELS):
+            yield small_boot_job(which, number + boot / 100)
     for kind, which in itertools.product(KINDS, ("base", "sync")):
-        say(f"instructions: {PMEM >> 30} GiB {KINDS[kind]}, {which}")
-        yield {"what": "device", **device_run(args, which, kind, icount=True, times=ICOUNT_BINDS)}
-    say(f"instructions: {SMALL_BIND >> 20} MiB")
-    for which in ("base", "series"):
-        yield {"what": "small bind", **device_run(
-            args, which, "fsdax-mem", icount=True, pmem=SMALL_BIND, times=SMALL_BINDS)}
-    for gib in BOOT_GIB:
-        say(f"instructions: boot with {gib} GiB")
-        for which in ("base", "series"):
-            yield boot_run(args, which, gib, icount=True)
-    say(f"instructions: boot with {SMALL_BOOT >> 20} MiB")
-    for which in ("base", "series"):
-        yield small_boot_run(args, which, icount=True)
+        yield device_job(which, 1, kind, icount=True, times=ICOUNT_BINDS)
+    for which in KERNELS:
+        yield device_job(which, 1, "fsdax-mem", icount=True, pmem=SMALL_BIND, times=SMALL_BINDS,
+                         what="small bind")
+    for gib, which in itertools.product(BOOT_GIB, KERNELS):
+        yield boot_job(which, 1, gib, icount=True)
+    for which in KERNELS:
+        yield small_boot_job(which, 1, icount=True)
 
 
 # --- what it comes to ----------------------------------------------------------
@@ -225,11 +221,11 @@ def rows(data):
         ]
     found += [
         (f"boot's deferred init, ms ({wall})", f"{gib} GiB of RAM",
-         *(boots(data, kernel, gib, False) for kernel in ("base", "series")))
+         *(boots(data, kernel, gib, False) for kernel in KERNELS))
         for gib in BOOT_GIB
     ]
     found.append((f"boot until init runs, ms ({wall})", f"{SMALL_BOOT >> 20} MiB of RAM",
-                  *(small_boots(data, kernel, False) for kernel in ("base", "series"))))
+                  *(small_boots(data, kernel, False) for kernel in KERNELS)))
     found += [
         (f"instructions a page ({icount})", f"{name}: {label}",
          *(instructions(data, kernel, kind, key) for kernel in ("base", "sync")))
@@ -238,14 +234,14 @@ def rows(data):
     ]
     found += [
         (f"instructions a page ({icount})", f"{gib} GiB of RAM: deferred init",
-         *(boots(data, kernel, gib, True) for kernel in ("base", "series")))
+         *(boots(data, kernel, gib, True) for kernel in KERNELS))
         for gib in BOOT_GIB
     ]
     found.append((f"thousand instructions ({icount})", f"bind of {SMALL_BIND >> 20} MiB, map=mem",
-                  *(small_binds(data, kernel) for kernel in ("base", "series"))))
+                  *(small_binds(data, kernel) for kernel in KERNELS)))
     found.append((f"million instructions ({icount})",
                   f"boot with {SMALL_BOOT >> 20} MiB until init runs",
-                  *(small_boots(data, kernel, True) for kernel in ("base", "series"))))
+                  *(small_boots(data, kernel, True) for kernel in KERNELS)))
     return found
 
 
@@ -257,7 +253,7 @@ def targets(data):
     def ratio(figures, *more):
         """The series' part of base's."""
         base, series = (report.median(figures(data, kernel, *more))
-                        for kernel in ("base", "series"))
+                        for kernel in KERNELS)
         return series / base
 
     def inverse(value):
@@ -332,7 +328,7 @@ def picture(data, path):
         ], f"{PMEM >> 30} GiB of device memory: {what}", "ms")
     bars(axes[1][0], sizes, [
         (kernel, report.COLOURS[kernel], [boots(data, kernel, gib, False) for gib in BOOT_GIB])
-        for kernel in ("base", "series")
+        for kernel in KERNELS
     ], "boot's deferred init", "ms")
     bars(axes[1][1], [*names, *(f"boot\n{size}" for size in sizes)], [
         (label, report.COLOURS[label],
@@ -360,6 +356,9 @@ def arguments():
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("at least one round")
+    for kernel in (args.base, args.series):
+        if not kernel.is_file():
+            parser.error(f"no kernel {kernel}")
     needed = max(BOOT_GIB[-1] << 30, measure.memory_for_pmem(PMEM))
     limit = measure.available_memory() - measure.HOST_RESERVE
     if needed > limit:
@@ -367,46 +366,26 @@ def arguments():
     return args
 
 
-def main():
-    args = arguments()
-    try:
-        accel = subprocess.run(
-            [measure.GUEST, "--kernel", args.base, "--show-accel"], capture_output=True,
-            text=True, check=True,
-        ).stdout.strip()
-        busy = os.getloadavg()[0]
-        runs = []
-        for number in range(1, args.rounds + 1):
-            say(f"round {number} of {args.rounds}")
-            runs += [{"round": number, **run} for run in measure_round(args)]
-        runs += [{"round": 1, **run} for run in measure_instructions(args)]
-        output = {
-            "host_load": busy,
-            "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-            "machine": measure.machine(),
-            "accelerator": accel,
-            "kernel": {run["kernel"]: run["release"] for run in runs
-                       if run["kernel"] in ("base", "series")},
-            "cpus": CPUS,
-            "rounds": args.rounds,
-            "runs": runs,
-        }
-        found, wanted = rows(output), targets(output)
-    except MeasureError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except subprocess.CalledProcessError as error:
-        print(f"error: {error}\n{error.stderr}", file=sys.stderr)
-        return 1
-    measure.write({**report.summary(found, wanted), **output}, args.output)
+def measure_all(args):
+    args.accelerator = measure.accelerator(args)
+    wanted = list(jobs(args.rounds))
+    runs = measure.perform_all(args, wanted)
+    output = {"cpus": CPUS, **measure.about(args, runs), "lost": len(wanted) - len(runs)}
+    found, shown = rows(output), targets(output)
+    measure.write({**report.summary(found, shown, KERNELS), **output}, args.output)
     print()
-    report.table(found)
+    report.table(found, KERNELS)
     print("\nWhat the series has to show:")
-    report.show_targets(wanted)
+    report.show_targets(shown)
     print(f"\n{notes(output)}\n\n{report.about(output)}")
+    report.warn_lost(output)
     report.warn_busy(output)
     picture(output, args.png)
-    return 0
+
+
+def main():
+    args = arguments()
+    return measure.ended_by(lambda: measure_all(args))
 
 
 if __name__ == "__main__":

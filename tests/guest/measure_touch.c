@@ -2,12 +2,13 @@
 /*
  * For scripts/measure.py: what the first touch of 2 MiB of a DAX file takes.
  *
- * measure_touch allocate FILE SIZE TIMES SEEDS: makes FILE, allocated but not
- * written as far as the filesystem knows, so that a fault zeroes what it maps.
- * The host has memory already for what is going to be touched: there a fault
- * takes from 2 to 30 us for each 4 KiB, as luck has it, and would drown the
- * guest's own fault.  That is the first megabytes of FILE, and TIMES touches
- * with each of SEEDS seeds.
+ * measure_touch allocate FILE SIZE: makes FILE, allocated but not written as far as
+ * the filesystem knows, so that a fault zeroes what it maps.
+ *
+ * measure_touch warm FILE TIMES SEEDS: has the host provide memory for what is going
+ * to be touched, as a fault there takes from 2 to 30 us for each 4 KiB, by chance, and
+ * would hide the guest's own fault.  That is the first megabytes of FILE, and TIMES
+ * touches with each of SEEDS seeds.
  *
  * measure_touch touch FILE TIMES SEED STATE: maps FILE, and writes a byte into
  * as many of its huge pages, at random.  One line each: how long it took,
@@ -73,10 +74,9 @@ static void warm(int fd, off_t at)
 		die("fallocate of zeroes");
 }
 
-static void allocate(const char *file, off_t size, unsigned int times, unsigned int seeds)
+static void allocate(const char *file, off_t size)
 {
 	int fd = open(file, O_RDWR | O_CREAT, 0600);
-	unsigned int i;
 	off_t at;
 
 	if (fd < 0)
@@ -84,12 +84,23 @@ static void allocate(const char *file, off_t size, unsigned int times, unsigned 
 	for (at = 0; at < size; at += EXTENT)
 		if (fallocate(fd, 0, at, EXTENT))
 			die("fallocate");
+}
+
+static void warm_all(const char *file, unsigned int times, unsigned int seeds)
+{
+	int fd = open(file, O_RDWR);
+	struct stat info;
+	unsigned int i;
+	off_t at;
+
+	if (fd < 0 || fstat(fd, &info))
+		die(file);
 	for (at = 0; at < (off_t)FIRST; at += HUGE)
 		warm(fd, at);
 	for (; seeds; seeds--) {
 		srand48(seeds);
 		for (i = 0; i < times; i++)
-			warm(fd, random_page(size));
+			warm(fd, random_page(info.st_size));
 	}
 }
 
@@ -142,13 +153,14 @@ static void touch(const char *file, unsigned int times, unsigned int seed, const
 
 int main(int argc, char **argv)
 {
-	if (argc == 6 && !strcmp(argv[1], "allocate")) {
-		allocate(argv[2], strtoull(argv[3], NULL, 0), strtoul(argv[4], NULL, 0),
-			 strtoul(argv[5], NULL, 0));
+	if (argc == 4 && !strcmp(argv[1], "allocate")) {
+		allocate(argv[2], strtoull(argv[3], NULL, 0));
+	} else if (argc == 5 && !strcmp(argv[1], "warm")) {
+		warm_all(argv[2], strtoul(argv[3], NULL, 0), strtoul(argv[4], NULL, 0));
 	} else if (argc == 6 && !strcmp(argv[1], "touch")) {
 		touch(argv[2], strtoul(argv[3], NULL, 0), strtoul(argv[4], NULL, 0), argv[5]);
 	} else {
-		printf("usage: measure_touch allocate FILE SIZE TIMES SEEDS | measure_touch touch FILE TIMES SEED STATE\n");
+		printf("usage: measure_touch allocate FILE SIZE | measure_touch warm FILE TIMES SEEDS | measure_touch touch FILE TIMES SEED STATE\n");
 		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
 	}
 	return 0;
