@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What those share who boot kernels and print TAP: tests/guest/run, tests/distro/run."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+TESTS = pathlib.Path(__file__).resolve().parent
+TOP = TESTS.parent
+GUEST = TOP / "scripts" / "guest"
+STATE = TOP / "build" / "guest"
+
+
+def patterns(path):
+    """The lines of a file, but for comments, as one regular expression."""
+    lines = path.read_text().splitlines()
+    return "|".join(line for line in lines if line and not line.startswith("#"))
+
+
+TROUBLE = patterns(TESTS / "guest" / "trouble")
+
+
+class Tap:
+    def __init__(self):
+        self.count = 0
+        self.failed = 0
+
+    def result(self, passed, name, why=""):
+        self.count += 1
+        self.failed += not passed
+        print(f"{'ok' if passed else 'not ok'} {self.count} - {name}")
+        if not passed and why:
+            for line in str(why).splitlines():
+                print(f"# {line}")
+        sys.stdout.flush()
+
+    def skip(self, name, why):
+        self.count += 1
+        print(f"ok {self.count} - {name} # SKIP {why}")
+
+    def end(self):
+        print(f"1..{self.count}")
+        if self.failed:
+            print(f"# {self.failed} of {self.count} failed")
+        return 1 if self.failed else 0
+
+
+def boot(kernel, arguments, timeout, heard=None):
+    """(status, the console's lines and the tests') of one boot; heard() gets each
+    line at once."""
+    command = [GUEST, "--kernel", kernel, "--timeout", str(timeout), *arguments]
+    lines = []
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as guest,
+    ):
+        for line in guest.stdout:
+            lines.append(line.rstrip("\n"))
+            if heard:
+                heard(lines[-1])
+        guest.wait()
+        errors.seek(0)
+        if error := errors.read().strip():
+            lines.append(f"# {error}")
+    return guest.returncode, lines
+
+
+def kernel_lines(lines):
+    return [line for line in lines if re.match(r"\[ *\d+\.\d+\] ", line)]
+
+
+def say_trouble(tap, machine, lines, pattern):
+    lines = kernel_lines(lines)
+    bad = [number for number, line in enumerate(lines) if re.search(pattern, line)]
+    why = lines[max(0, bad[0] - 5) : bad[0] + 15] if bad else []
+    tap.result(not bad, f"{machine}: no warning or worse on the console", "\n".join(why))
+
+
+def guest_results(tap, machine, status, lines):
+    """Pass on what the guest's own tests printed."""
+    for number, line in enumerate(lines):
+        match = re.match(r"(not )?ok - (.*)", line)
+        if match:
+            why = lines[number + 1] if number + 1 < len(lines) else ""
+            tap.result(not match[1], f"{machine}: {match[2]}", why.removeprefix("# "))
+    tap.result(status in (0, 1), f"{machine}: runs to its end", "\n".join(lines[-8:]))
