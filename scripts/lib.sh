@@ -21,6 +21,11 @@ LLVM_VERSION=19
 	KERNEL_PACKAGE=linux-source-$KERNEL_SERIES
 	KERNEL_VERSION=7.3.4-1~bpo13+1
 	BINDGEN_VERSION=0.72.1
+	# Older ones now and then execute an int3 that is not there any more, where
+	# one CPU patches code that another runs (CONFIG_JUMP_LABEL).
+	QEMU_MAJOR=10
+	QEMU_VERSION=1:10.0.2+ds-2+deb13u1~bpo12+1
+	SEABIOS_VERSION=1.16.3-2~bpo12+1
 }
 
 export PATH="$CACHE/venv/bin:$CACHE/bin:$PATH"
@@ -352,33 +357,48 @@ kernel_build() {
 	logged "$name" kernel_make "$src" "$out" "$@"
 }
 
+# --- Debian's own kernel and userland -------------------------------------------
+
+# scripts/setup --distro gets both.
+DISTRO=$CACHE/distro
+DISTRO_SUITE=trixie
+# shellcheck disable=SC2034
+DISTRO_CONFIG=$DISTRO/cloud-$KERNEL_VERSION.config
+
+# distro_disk: where the disk is; its name tells what it was made from.
+distro_disk() {
+	local key
+	key=$({ sed -n '/^make_distro_disk/,/^}/p' "$TOP/scripts/setup"
+		cat "$TOP/tests/distro/packages"; } | sha256sum | cut -c 1-16)
+	say "$DISTRO/$DISTRO_SUITE-$key.ext4"
+}
+
 # --- the two kernels that are compared --------------------------------------------
 
 # scripts/demo and scripts/bench share them.
 PAIR=$BUILD/demo
 
-# build_kernel NAME: what $PAIR/tree has checked out, into $PAIR/NAME.
-build_kernel() {
-	local config=("$TOP"/tests/guest/{kernel,series,measure}.config)
-	step "building the $1 kernel"
-	kernel_config "$PAIR/tree" "$PAIR/out" "${config[@]}" ||
-		die "cannot configure the $1 kernel"
-	kernel_build "$PAIR/tree" "$PAIR/out" || die "cannot build the $1 kernel"
-	cp "$(kernel_image "$PAIR/out")" "$PAIR/$1"
-}
-
-# build_pair [LINUX]: the kernel without and with the series; sets base and series.
-# One tree and one output directory, so that the second kernel is an incremental
-# build of the first, and the source's path is the same in both.
-build_pair() {
-	local linux=${1:-}
+# pair_kernel base|series [LINUX]: the kernel without or with the series becomes
+# $PAIR/base or $PAIR/series, unless that is of the same source already.  Both have
+# one tree and one output directory, so that the second is an incremental build of
+# the first, and the source's path is the same in both.
+pair_kernel() {
+	local name=$1 linux=${2:-} made config=("$TOP"/tests/guest/{kernel,series}.config)
 	mkdir -p "$PAIR"
-	step "checking out the kernel${linux:+ in $linux}"
+	step "checking out the $name kernel${linux:+ in $linux}"
 	pristine_tree "$PAIR/tree" "$linux"
-	build_kernel base
-	kgit -C "$PAIR/tree" checkout -q -B series
-	apply_series "$PAIR/tree" || exit 1
-	build_kernel series
-	# shellcheck disable=SC2034
-	base=$PAIR/base series=$PAIR/series
+	if [ "$name" = series ]; then
+		kgit -C "$PAIR/tree" checkout -q -B series
+		apply_series "$PAIR/tree" || exit 1
+	fi
+	made=$({ kgit -C "$PAIR/tree" rev-parse 'HEAD^{tree}'; gcc --version
+		rustc --version; cat "${config[@]}"; } | sha256sum)
+	[ ! -e "$PAIR/$name" ] || [ "$(cat "$PAIR/$name.made" 2>/dev/null)" != "$made" ] || return 0
+	step "building the $name kernel"
+	kernel_config "$PAIR/tree" "$PAIR/out" "${config[@]}" ||
+		die "cannot configure the $name kernel"
+	kernel_build "$PAIR/tree" "$PAIR/out" || die "cannot build the $name kernel"
+	rm -f "$PAIR/$name.made"
+	cp "$(kernel_image "$PAIR/out")" "$PAIR/$name"
+	say "$made" >"$PAIR/$name.made"
 }
