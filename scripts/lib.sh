@@ -98,9 +98,24 @@ identity() {
 	esac
 }
 
-# patch_list [DIR]: the patches in order; the cover letter is no *.patch.
+# part_list [DIR]: the names of the series' parts, which are folders in DIR.
+part_list() {
+	find "${1:-$PATCHES}" -mindepth 1 -maxdepth 1 -type d -name '[0-9]-*' -printf '%f\n' \
+		2>/dev/null | sort
+}
+
+# patch_list [DIR]: the patches in order, those of one part if DIR is one; the
+# cover letter is no *.patch.
 patch_list() {
-	find "${1:-$PATCHES}" -maxdepth 1 -name '[0-9]*.patch' 2>/dev/null | sort
+	find "${1:-$PATCHES}" -maxdepth 2 -name '[0-9]*.patch' 2>/dev/null | sort
+}
+
+# patch_name PATCH: as people name it, with its part.
+patch_name() { say "${1#"$PATCHES"/}"; }
+
+# part_branches TREE: TREE's branches that are named like parts, in order.
+part_branches() {
+	kgit -C "$1" for-each-ref --format='%(refname:short)' 'refs/heads/[0-9]-*'
 }
 
 # is_git_tree DIR: DIR itself is the top of a git tree, not a mere part of one.
@@ -170,30 +185,36 @@ import_tree() {
 	kgit -C "$dir" clean -q -f -d -X
 }
 
-# apply_series TREE [PATCHES]: one commit a patch onto what TREE has checked
-# out.  On failure: says why, and TREE is what it was.
+# apply_series TREE: one commit a patch onto what TREE has checked out, and a
+# branch of its name at the end of each part.  On failure: says why, and TREE is
+# what it was.
 apply_series() {
-	local tree=$1 patches=${2:-$PATCHES} list out n
-	patches=$(realpath -m "$patches")
-	mapfile -t list < <(patch_list "$patches")
-	if [ ${#list[@]} -eq 0 ]; then
-		warn "no patches in $patches"
+	local tree=$1 start part list out n
+	if [ -z "$(patch_list)" ]; then
+		warn "no patches in $PATCHES"
 		return 1
 	fi
-	if out=$(kgit_committer -C "$tree" am -q --committer-date-is-author-date \
-			"${list[@]}" 2>&1 </dev/null); then
-		return 0
-	fi
-	n=$(cat "$tree/.git/rebase-apply/next" 2>/dev/null) || n=1
-	{
-		say "error: ${list[n - 1]##*/} does not apply (patch $n of ${#list[@]}, $(sed -n \
-			's/^Subject: *\(\[[^]]*\] *\)\?//p' "${list[n - 1]}" | head -n 1))"
-		grep -E '^error: ' <<<"$out" | sed 's/^error: /  /' || say "  $out"
-		show_rejects "$tree" "${list[n - 1]}"
-	} >&2
-	kgit -C "$tree" reset -q --hard
-	kgit -C "$tree" am --abort >/dev/null 2>&1 || true
-	return 1
+	start=$(kgit -C "$tree" rev-parse HEAD)
+	for part in $(part_branches "$tree"); do kgit -C "$tree" branch -q -D "$part"; done
+	for part in $(part_list); do
+		mapfile -t list < <(patch_list "$(realpath "$PATCHES")/$part")
+		if out=$(kgit_committer -C "$tree" am -q --committer-date-is-author-date \
+				"${list[@]}" 2>&1 </dev/null); then
+			kgit -C "$tree" branch -q "$part"
+			continue
+		fi
+		n=$(cat "$tree/.git/rebase-apply/next" 2>/dev/null) || n=1
+		{
+			say "error: $(patch_name "${list[n - 1]}") does not apply ($(sed -n \
+				's/^Subject: *\(\[[^]]*\] *\)\?//p' "${list[n - 1]}" | head -n 1))"
+			grep -E '^error: ' <<<"$out" | sed 's/^error: /  /' || say "  $out"
+			show_rejects "$tree" "${list[n - 1]}"
+		} >&2
+		kgit -C "$tree" reset -q --hard
+		kgit -C "$tree" am --abort >/dev/null 2>&1 || true
+		kgit -C "$tree" reset -q --hard "$start"
+		return 1
+	done
 }
 
 kgit_committer() {
@@ -219,25 +240,43 @@ series_tree() {
 	apply_series "$1"
 }
 
-# format_series TREE DIR [ARGS...]: TREE's pristine..HEAD as patches in DIR, the
-# same bytes for the same commits whoever runs it, with any recent git.
-format_series() {
-	local tree=$1 dir=$2
-	shift 2
+# part_range TREE PART: the commits of a part, for git.
+part_range() {
+	local before
+	before=$(part_branches "$1" | sed "/^$2\$/,\$d" | tail -n 1)
+	say "${before:-pristine}..$2"
+}
+
+# format_part TREE PART DIR [ARGS...]: TREE's commits of PART as patches in DIR, the
+# same bytes for the same commits on any machine, with any recent git.
+format_part() {
+	local tree=$1 part=$2 dir=$3
+	shift 3
 	# MAINTAINERS first, where checkpatch looks for it before new files.
 	kgit -C "$tree" format-patch -q --numbered --zero-commit --no-signature \
 		-O <(echo MAINTAINERS) --no-base --abbrev=12 --diff-algorithm=histogram -M \
-		-o "$(realpath "$dir")" "$@" pristine..HEAD
+		-o "$(realpath "$dir")" "$@" "$(part_range "$tree" "$part")"
 }
 
-# scripts/export writes the cover letter from here on; scripts/submit drops it.
+# format_series TREE DIR: all parts, each into a folder of its name in DIR.
+format_series() {
+	local part
+	for part in $(part_branches "$1"); do
+		mkdir -p "$2/$part"
+		format_part "$1" "$part" "$2/$part"
+	done
+}
+
+# scripts/export writes a cover letter from here on; scripts/submit drops it.
 # shellcheck disable=SC2034
 COVER_MARKER='--- export writes what follows ---'
 
-# cover_statistics TREE: what git puts under a cover letter.
+# cover_statistics TREE PART: what git puts under a cover letter.
 cover_statistics() {
-	kgit -C "$1" shortlog -w72,2,4 pristine..HEAD </dev/null
-	kgit -C "$1" diff -M --stat=72 --summary pristine..HEAD
+	local range
+	range=$(part_range "$1" "$2")
+	kgit -C "$1" shortlog -w72,2,4 "$range" </dev/null
+	kgit -C "$1" diff -M --stat=72 --summary "$range"
 }
 
 # --- the overlay: files that the series adds, at their paths in the kernel -----

@@ -325,7 +325,7 @@ static void zone_device_not_zeroed(struct kunit *test)
 	}
 }
 
-/* Of memory for a memmap only the first page is checked again. */
+/* Of memory for a memmap only the first page is checked, at both ends. */
 static void zone_device_not_checked(struct kunit *test)
 {
 	void *block, *again;
@@ -342,9 +342,9 @@ static void zone_device_not_checked(struct kunit *test)
 	nr_poisoned = atomic_long_xchg(&num_poisoned_pages, 0);
 #endif
 	migrate_disable();
-	free_pages((unsigned long)block, PMD_ORDER);
 	/* If it were checked, this page would be reported, and the block lost. */
 	set_page_count(virt_to_page(block) + 1, 1);
+	__free_pages_untouched(virt_to_page(block), PMD_ORDER);
 	again = block_alloc(PMD_ORDER, true);
 	set_page_count(virt_to_page(block) + 1, 0);
 	migrate_enable();
@@ -354,6 +354,44 @@ static void zone_device_not_checked(struct kunit *test)
 
 	KUNIT_EXPECT_PTR_EQ(test, again, block);
 	free_pages((unsigned long)again, PMD_ORDER);
+}
+
+/* Pages that memmap was in are as fit for use as any, the first one included. */
+static void zone_device_memmap_freed(struct kunit *test)
+{
+	const unsigned int order = PMD_ORDER;
+	struct page *again[32] = {};
+	struct page *want, *page, *got = NULL;
+	int i;
+
+	want = kunit_kcalloc(test, 1 << order, sizeof(*want), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, want);
+	page = alloc_pages(GFP_KERNEL, order);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	memcpy(want, page, sizeof(*want) << order);
+
+	__set_bit(PG_referenced, &page->flags.f);
+	set_page_private(page, 1);
+	/* What was freed last on a CPU is used first, but others can be faster. */
+	migrate_disable();
+	__free_pages_untouched(page, order);
+	for (i = 0; i < ARRAY_SIZE(again) && got != page; i++) {
+		got = alloc_pages(GFP_KERNEL, order);
+		again[i] = got;
+	}
+	migrate_enable();
+	KUNIT_EXPECT_PTR_EQ(test, got, page);
+
+	for (i = 0; got == page && i < 1 << order; i++) {
+		KUNIT_EXPECT_EQ_MSG(test, page[i].flags.f, want[i].flags.f, "page %d", i);
+		KUNIT_EXPECT_EQ_MSG(test, page_ref_count(page + i),
+				    page_ref_count(want + i), "page %d", i);
+		KUNIT_EXPECT_EQ_MSG(test, page[i].private, want[i].private, "page %d", i);
+		KUNIT_EXPECT_EQ_MSG(test, page[i].page_type, want[i].page_type, "page %d", i);
+	}
+	for (i = 0; i < ARRAY_SIZE(again); i++)
+		if (again[i])
+			__free_pages(again[i], order);
 }
 
 static bool is_mapped(const void *addr)
@@ -468,52 +506,14 @@ static void zone_device_add_fails(struct kunit *test)
 	expect_range(test, n.pgmap, &n.pgmap->range, n.want, n.nid);
 }
 
-/* Pages that memmap was in are as fit for use as any, the first one included. */
-static void zone_device_memmap_freed(struct kunit *test)
-{
-	const unsigned int order = PMD_ORDER;
-	struct page *again[32] = {};
-	struct page *want, *page, *got = NULL;
-	int i;
-
-	want = kunit_kcalloc(test, 1 << order, sizeof(*want), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, want);
-	page = alloc_pages(GFP_KERNEL, order);
-	KUNIT_ASSERT_NOT_NULL(test, page);
-	memcpy(want, page, sizeof(*want) << order);
-
-	__set_bit(PG_referenced, &page->flags.f);
-	set_page_private(page, 1);
-	/* What was freed last on a CPU is used first, but others can be faster. */
-	migrate_disable();
-	__free_pages_untouched(page, order);
-	for (i = 0; i < ARRAY_SIZE(again) && got != page; i++) {
-		got = alloc_pages(GFP_KERNEL, order);
-		again[i] = got;
-	}
-	migrate_enable();
-	KUNIT_EXPECT_PTR_EQ(test, got, page);
-
-	for (i = 0; got == page && i < 1 << order; i++) {
-		KUNIT_EXPECT_EQ_MSG(test, page[i].flags.f, want[i].flags.f, "page %d", i);
-		KUNIT_EXPECT_EQ_MSG(test, page_ref_count(page + i),
-				    page_ref_count(want + i), "page %d", i);
-		KUNIT_EXPECT_EQ_MSG(test, page[i].private, want[i].private, "page %d", i);
-		KUNIT_EXPECT_EQ_MSG(test, page[i].page_type, want[i].page_type, "page %d", i);
-	}
-	for (i = 0; i < ARRAY_SIZE(again); i++)
-		if (again[i])
-			__free_pages(again[i], order);
-}
-
 static struct kunit_case zone_device_test_cases[] = {
 	KUNIT_CASE_PARAM_ATTR(zone_device_memmap, zone_device_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE(zone_device_not_zeroed),
 	KUNIT_CASE(zone_device_not_checked),
+	KUNIT_CASE(zone_device_memmap_freed),
 	KUNIT_CASE_SLOW(zone_device_gone),
 	KUNIT_CASE_SLOW(zone_device_add_fails),
-	KUNIT_CASE(zone_device_memmap_freed),
 	{}
 };
 
