@@ -4,13 +4,13 @@
 alternately; print a table, write the figures and a picture.
 
 Other than scripts/measure.py this waits for all struct pages: what counts is the
-work, not who has to wait for it.  A bind is bracketed by kprobe events from the
+work, not how long a user waits.  A bind is bracketed by kprobe events from the
 write to the driver's "bind" to its end, the memmap initialisation inside as in
 scripts/measure.py.
 
-With memmap_async=off the series has one worker for device memory: whoever binds,
-who does it by the same function and without the engine.  With memmap_async=sync
-all CPUs work, and the kernel has to say that it was two.
+With memmap_async=off the task that binds initialises device memory alone, by the
+same function and without the engine.  With memmap_async=sync all CPUs work, and
+the kernel has to say that it was two.
 
 Instructions are counted by icount, with one CPU.  Its clock jumps to the next
 timer when there is nothing to do; such time is taken out.
@@ -284,7 +284,7 @@ def notes(data):
     else:
         wall = f"Instructions are emulated, wall times are those of {data['accelerator']}"
     return f"""{wall}; instructions are counted by icount, without idle time.
-1 worker: memmap_async=off, same guest: who binds does it all, without the engine.
+1 worker: memmap_async=off, same guest: the task that binds does it all, without the engine.
 2 workers: memmap_async=sync, and the kernel said each time that there were two.
 With icount's one CPU, sync does for device memory what off does.
 Boots, and the bind of {SMALL_BIND >> 20} MiB, have no parameter of memmap_async: what a user gets.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Measure a base and a series kernel in QEMU, alternately; write the figures.
 
-The first bind of a boot is the one that a user waits for.  So an NVDIMM with a
+A user waits for the first bind of a boot.  So an NVDIMM with a
 namespace and a filesystem is made beforehand, and each measured boot binds that:
 kprobe events bracket the driver's probe.  What else a user waits for is timed by
 the guest's own programs (tests/guest/measure_*), what memmap_sync() waits by its
@@ -390,7 +390,7 @@ def read_device(lines):
 
 
 def read_instructions(lines):
-    """Of the last bind, whose code has all been run before."""
+    """Of the last bind: all of its code has been run before."""
     found = binds(lines)
     if not found:
         raise MeasureError("no bind was traced")
@@ -516,7 +516,7 @@ def write(output, path):
 
 
 def ended_by(work):
-    """The exit status of a script whose work that is."""
+    """The exit status of a script that does this work."""
     try:
         work()
     except MeasureError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What those share who boot kernels and print TAP: tests/guest/run, tests/distro/run."""
+"""What tests/guest/run and tests/distro/run share: both boot kernels and print TAP."""
 
 import pathlib
 import re

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * write_errno [-n] FILE TEXT: one write(2), whose errno is the exit status.
+ * write_errno [-n] FILE TEXT: one write(2); its errno is the exit status.
  * SIGINT interrupts it and nothing more.  -n: with the lowest priority, and
  * "ready" is printed right before.
  */
