@@ -165,7 +165,7 @@ fn main() {
             .flat_map(|way| (0..threads.len()).map(move |n| (way, n)))
             .collect();
 
-        // Nobody always comes after the same one.
+        // No way always comes after the same other way.
         if round % 2 == 1 {
             turns.reverse();
         }

@@ -18,7 +18,7 @@ pub(crate) struct Memmap {
     pub(crate) huge_mib: usize,
 }
 
-// SAFETY: It has no state but memory, and says of nobody that he may touch that.
+// SAFETY: It has no state but memory, and gives out only raw pointers to that.
 unsafe impl Sync for Memmap {}
 
 impl Memmap {
@@ -92,7 +92,7 @@ impl Memmap {
 
 impl Drop for Memmap {
     fn drop(&mut self) {
-        // SAFETY: It is our mapping, and nobody knows it any more.
+        // SAFETY: It is our mapping, and no pointer into it is used any more.
         unsafe { libc::munmap(self.mapping, self.len) };
     }
 }

@@ -106,7 +106,7 @@ pub(crate) enum Role {
 ///
 /// # Safety
 ///
-/// They are valid for writes, and nobody else looks at them.
+/// They are valid for writes, and no other thread accesses them.
 type Unit = unsafe fn(*mut Page, &Inputs);
 
 pub(crate) struct Way {

@@ -14,9 +14,9 @@ use super::claim::{Claim, ClaimMap, Word};
 use loom::{cell::UnsafeCell, model::Builder, thread};
 use std::sync::Arc;
 
-/// Nobody was here.
+/// Never touched.
 const RAW: u32 = 0;
-/// Somebody was here and gave up.
+/// A claim was begun and given up.
 const HALF: u32 = 1;
 /// Initialised.
 const READY: u32 = 2;
@@ -80,7 +80,7 @@ impl Range {
 
     /// Reads a page that must be ready.
     fn read(&self, unit: usize) {
-        // SAFETY: loom has checked that nobody writes.
+        // SAFETY: loom has checked that no thread writes.
         let state = self.page(unit).with(|p| unsafe { *p });
 
         assert_eq!(state, READY, "unit {unit} is read but not ready");
@@ -91,12 +91,12 @@ impl Range {
     }
 
     fn write(&self, unit: usize, to: u32) -> u32 {
-        // SAFETY: loom has checked that nobody else reads or writes.
+        // SAFETY: loom has checked that no other thread reads or writes.
         self.page(unit)
             .with_mut(|p| unsafe { std::mem::replace(&mut *p, to) })
     }
 
-    /// Initialises pages, or goes on with what somebody gave up.
+    /// Initialises pages, or goes on with what another thread gave up.
     fn init(&self, claim: &Claim<'_, Vec<Word>>) {
         for unit in claim.units() {
             match self.write(unit, READY) {
@@ -166,7 +166,7 @@ impl Range {
         }
     }
 
-    /// What cancel does: closes the gate, and waits until nobody is inside.
+    /// What cancel does: closes the gate, and waits until it is empty.
     fn cancel(&self) {
         self.map.close();
         while !self.map.is_empty() {
@@ -181,7 +181,8 @@ impl Range {
 /// Each one more takes ten to thirty times as long. What is to be found is found with two; those
 /// that are quick have three.
 ///
-/// A model must not have two who spin for a third: loom would let them take turns for ever.
+/// A model must not have two threads that spin for a third: loom would let them take turns for
+/// ever.
 fn check(units: &'static [usize], preemptions: usize, model: fn(Arc<Range>)) {
     let mut builder = Builder::new();
 
@@ -199,10 +200,10 @@ fn spawn<T: 'static>(
     thread::spawn(move || f(&range))
 }
 
-/// Two workers, each beginning at a word of its own, and somebody who needs a unit at once.
+/// Two workers, each beginning at a word of its own, and a sync of one unit.
 ///
-/// Who asked may read the unit when he returns. All is ready when all have returned, and one of
-/// them was the last.
+/// The caller of sync may read the unit when it returns. All is ready when all have returned, and
+/// one of them was the last.
 pub(crate) fn two_workers_and_a_sync() {
     check(&[1, 1], 2, |range| {
         let workers =
@@ -222,7 +223,7 @@ pub(crate) fn two_workers_and_a_sync() {
     });
 }
 
-/// Two workers in one word, and somebody who waits for all of it.
+/// Two workers in one word, and a caller that waits for all of it.
 ///
 /// When nothing remains all is done, and may be read without asking for each unit.
 pub(crate) fn two_workers_and_a_wait() {
@@ -265,7 +266,7 @@ pub(crate) fn the_last_publisher_has_seen_all() {
     });
 }
 
-/// Two workers that take what they can get, and somebody who needs a unit in the middle of it.
+/// Two workers that take what they can get, and a sync of a unit in the middle of it.
 ///
 /// Each unit is one's only, and ready for all when it is for one. The one before and the one behind
 /// the middle are not taken together unless the middle is.
@@ -293,7 +294,7 @@ pub(crate) fn several_at_a_time_and_a_sync() {
     });
 }
 
-/// Somebody gives up several units half-way. Whoever is next continues with all of them.
+/// An owner gives up several units half-way. The next one continues with all of them.
 pub(crate) fn several_are_given_up() {
     check(&[3], 3, |range| {
         let dropper = spawn(&range, |range| {
@@ -310,7 +311,7 @@ pub(crate) fn several_are_given_up() {
     });
 }
 
-/// Two who need the same unit at once, and a worker. Neither waits for the other unit.
+/// Two syncs of the same unit, and a worker. Neither sync waits for the other unit.
 pub(crate) fn syncs_of_one_unit() {
     check(&[2], 3, |range| {
         let other = spawn(&range, |range| {
@@ -322,7 +323,7 @@ pub(crate) fn syncs_of_one_unit() {
         let worker = spawn(&range, |range| {
             let inside = range.map.enter().unwrap();
 
-            // Somebody who claimed and is not heard of again.
+            // An owner that is not heard of again.
             std::mem::forget(inside.claim(0));
         });
 
@@ -344,8 +345,8 @@ fn give_up(range: &Range) {
     }
 }
 
-/// Somebody gives up half-way. A worker takes the unit over, sees how far it was, and finds it
-/// though he looks elsewhere first.
+/// An owner gives up half-way. A worker takes the unit over, sees how far it was, and finds it
+/// though it looks elsewhere first.
 pub(crate) fn a_worker_takes_over() {
     check(&[1, 1], 3, |range| {
         let dropper = spawn(&range, give_up);
@@ -356,7 +357,7 @@ pub(crate) fn a_worker_takes_over() {
     });
 }
 
-/// Somebody gives up half-way. A sync does not wait in vain, worker or no worker.
+/// An owner gives up half-way. A sync does not wait in vain, worker or no worker.
 pub(crate) fn a_sync_takes_over() {
     check(&[1], 2, |range| {
         let dropper = spawn(&range, give_up);
@@ -371,8 +372,8 @@ pub(crate) fn a_sync_takes_over() {
 
 /// A cancel, with a worker and a sync about.
 ///
-/// What is done by then stays, and may be read by whoever was told so. The rest is the canceller's,
-/// and whoever comes late for it is refused.
+/// What is done by then stays, and a caller of sync that was told so may read it. The rest is the
+/// canceller's, and a caller that comes late for it is refused.
 pub(crate) fn cancel_takes_what_is_not_done() {
     check(&[2], 3, |range| {
         let worker = spawn(&range, |range| drop(range.slice(0, 1, 2)));
@@ -398,7 +399,7 @@ pub(crate) fn cancel_takes_what_is_not_done() {
         sync.join().unwrap();
         assert!(
             range.map.is_empty(),
-            "somebody was refused and is still inside"
+            "a thread was refused and is still inside"
         );
     });
 }
@@ -431,7 +432,7 @@ pub(crate) fn cancel_waits_for_those_inside() {
 
 /// A claim, dropped or published about the time when the gate is closed.
 ///
-/// Nobody claims it again who can know that, and looking for one comes to an end.
+/// It is not claimed again by a thread that can know that, and looking for one comes to an end.
 pub(crate) fn nobody_claims_after_close() {
     check(&[2], 3, |range| {
         let other = spawn(&range, |range| {

@@ -18,7 +18,7 @@ const WORDS: usize = 12;
 /// How many pages there are before a run, and beyond it.
 const AROUND: usize = 6;
 
-/// What is in all pages that nobody initialised.
+/// What is in all pages that are not initialised.
 const CANARY: usize = 0x5a5a_5a5a_a5a5_a5a5_u64 as usize;
 
 /// The words of the first page, and by how much each of them moves from page to page.

@@ -4,10 +4,10 @@
 //!
 //! Not here, because nothing that `claim.rs` promises depends on them, neither in C11 nor in LKMM:
 //!
-//! - The acquire of `enter()`. Who is inside has to be ordered against the canceller only, and that
-//!   is done on leaving. Who enters after somebody left relies on nothing that was done inside.
+//! - The acquire of `enter()`. Threads inside have to be ordered against the canceller only, and
+//!   that is done on leaving. A thread that enters relies on nothing that another did inside.
 //! - The release of a refused `enter()`: it did nothing inside, and as a read-modify-write it does
-//!   not end the release sequences of those who did.
+//!   not end the release sequences of threads that did.
 //! - The full ordering of `close()`: the acquire that counts is that of `is_empty()`. The canceller
 //!   may have other reasons; they are not in this file.
 //!
