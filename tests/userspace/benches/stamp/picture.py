@@ -60,22 +60,19 @@ def picture(data, path):
     heights = [len(ways) / len(threads) for ways in rows.values()]
     figure, axes = plt.subplots(
         len(KINDS), len(threads), figsize=(5.5 * max(2, len(threads)), 1.9 + 0.32 * sum(heights)),
-        sharex="col", squeeze=False, gridspec_kw={"height_ratios": heights},
+        sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights},
     )
-    ends = {
-        nr: 1.6 * max(way["median"] for way in data["ways"] if way["threads"] == nr)
-        for nr in threads
-    }
+    end = 1.6 * max(way["median"] for way in data["ways"])
     for row, (kind, ways) in zip(axes, rows.items(), strict=True):
         for axis, nr in zip(row, threads, strict=True):
-            draw(axis, [way for way in ways if way["threads"] == nr], ends[nr])
+            draw(axis, [way for way in ways if way["threads"] == nr], end)
             axis.invert_yaxis()
             axis.set_title(f"{KINDS[kind]}, {nr} thread{'' if nr == 1 else 's'}", loc="left",
                            fontsize=10, fontweight="bold")
             if axis is not row[0]:
                 axis.set_yticklabels([])
-    for axis, nr in zip(axes[-1], threads, strict=True):
-        axis.set_xlim(0, 1.5 * ends[nr])
+    for axis in axes[-1]:
+        axis.set_xlim(0, 1.5 * end)
         axis.set_xlabel("ns a struct page (and how many times as fast as one by one)", fontsize=9)
     figure.legend(
         [plt.Rectangle((0, 0), 1, 1, color=colour) for colour, _ in ROLES.values()],
