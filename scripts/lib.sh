@@ -98,9 +98,9 @@ identity() {
 	esac
 }
 
-# part_list [DIR]: the names of the series' parts, which are folders in DIR.
+# part_list: the names of the series' parts, which are folders.
 part_list() {
-	find "${1:-$PATCHES}" -mindepth 1 -maxdepth 1 -type d -name '[0-9]-*' -printf '%f\n' \
+	find "$PATCHES" -mindepth 1 -maxdepth 1 -type d -name '[0-9]-*' -printf '%f\n' \
 		2>/dev/null | sort
 }
 
