@@ -3,14 +3,14 @@
 #define _LINUX_MEMMAP_ASYNC_H
 
 #include <asm/barrier.h>
-#include <linux/jump_label.h>
+#include <linux/atomic.h>
 #include <linux/kernel.h>
 #include <linux/types.h>
 
 struct page;
 
 #ifdef CONFIG_MEMMAP_ASYNC_DEVICE
-DECLARE_STATIC_KEY_FALSE(memmap_async_device);
+extern atomic_t memmap_async_active;
 int __memmap_sync(unsigned long pfn, unsigned long nr_pages);
 #endif
 
@@ -36,15 +36,9 @@ static inline int memmap_sync(unsigned long pfn, unsigned long nr_pages)
 {
 	might_sleep();
 #ifdef CONFIG_MEMMAP_ASYNC_DEVICE
-	if (static_branch_unlikely(&memmap_async_device))
+	smp_rmb(); /* see memmap_async_active */
+	if (unlikely(atomic_read_acquire(&memmap_async_active)))
 		return __memmap_sync(pfn, nr_pages);
-
-	/*
-	 * Patching the branch interrupts all CPUs, so who finds it off sees what
-	 * was written before.
-	 */
-	if (!IS_ENABLED(CONFIG_JUMP_LABEL))
-		smp_rmb(); /* pairs with the one in pgmap_memmap_put_key() */
 #endif
 	return 0;
 }
@@ -94,10 +88,15 @@ struct memmap_async_desc {
 };
 
 struct memmap_async;
+struct dev_pagemap;
+struct work_struct;
 
 bool memmap_async_in_background(unsigned long nr_pages);
 void memmap_async_report(const struct memmap_async_desc *desc,
 			 const struct memmap_async *m, unsigned int msecs);
+unsigned long memmap_async_progress(const struct dev_pagemap *pgmap, unsigned long *total);
+int memmap_async_complete(struct dev_pagemap *pgmap);
+void memmap_async_notify(struct dev_pagemap *pgmap, struct work_struct *work);
 int memmap_async_run(const struct memmap_async_desc *desc);
 struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc);
 

@@ -177,6 +177,7 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
     }
 
     /// Units that are not done yet. When this says 0, all of them may be read.
+    #[allow(dead_code, reason = "a publisher is told; only tests ask")]
     pub(crate) fn remaining(&self) -> u64 {
         self.remaining.load(Acquire)
     }

@@ -18,26 +18,49 @@
 //!
 //! A [`Job`] is reference counted. Workers hold a reference each; all others borrow the [`Handle`],
 //! whose owner keeps it until none of them can be left.
+//!
+//! This file is also compiled in user space, where loom tries all interleavings of it.
 
-use crate::{
-    claim::{Claim, ClaimMap, Word},
-    pfn::{PfnRange, Units},
+use super::{
+    claim::{
+        Claim,
+        ClaimMap,
+        Word, //
+    },
+    pfn::{
+        PfnRange,
+        Units, //
+    },
 };
 use kernel::{
     alloc::NumaNode,
-    bindings,
-    ffi::{c_ulong, c_void},
     impl_has_work, new_work,
     preempt::PreemptDisabled,
     prelude::*,
     processor::cpu_relax,
     sync::{
-        atomic::{Atomic, Relaxed},
-        Arc, Completion,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Completion, //
     },
-    task::might_sleep,
-    time::{delay::fsleep, Delta, Instant, Monotonic},
-    workqueue::{Queue, Work, WorkItem},
+    task::{
+        might_sleep,
+        schedule, //
+    },
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+    workqueue::{
+        Queue,
+        Work,
+        WorkItem, //
+    },
 };
 
 /// How many pages of small units a worker claims at a time: all who claim share the words and the
@@ -64,78 +87,50 @@ const SPINS: u32 = 1000;
 
 type Map = ClaimMap<KVVec<Word>>;
 
-/// How a piece of the range is initialised, and who is told that all of it is: `init()`, `done()`
-/// and `arg` of a `struct memmap_async_desc`.
-struct Init {
-    func: unsafe extern "C" fn(c_ulong, c_ulong, *mut c_void, bool) -> c_ulong,
-    done: Option<unsafe extern "C" fn(*mut c_void)>,
-    arg: *mut c_void,
-    preemptible: bool,
+/// What initialises the struct pages of a range, piece by piece.
+///
+/// A [`Job`] owns its initialiser and shows it to nobody: only the job calls it.
+pub(crate) trait Initializer: Send + Sync + 'static {
+    /// Initialises what is `owned`; returns how many pages became available by that.
+    ///
+    /// It runs on several CPUs at a time. Unless it `can_sleep` it must not, and interrupts can be
+    /// off.
+    fn init(&self, owned: Owned<'_>, can_sleep: bool) -> usize;
+
+    /// Learns that all of the range is initialised: once, and not if the job was cancelled before.
+    /// Waiters and a task that cancels wait until it returns. Any context.
+    fn done(&self);
+
+    /// Whether [`init()`](Self::init) takes longer than preemption should be off.
+    fn preemptible(&self) -> bool;
 }
 
-// SAFETY: By the contract of `struct memmap_async_desc`, both may be called on any CPU.
-unsafe impl Send for Init {}
-// SAFETY: By the contract of `struct memmap_async_desc`, `func` may be called on several CPUs at a
-// time for pieces that do not overlap.
-unsafe impl Sync for Init {}
+/// The right, and the duty, to initialise some pfns.
+///
+/// # Invariants
+///
+/// - `pfns` are those of the units of `_claim`, which is a claim of the job whose initialiser gets
+///   this.
+/// - There was no other [`Owned`] of this claim. When the initialiser returns, the claim is
+///   published.
+pub(crate) struct Owned<'a> {
+    pfns: PfnRange,
+    _claim: &'a Claim<'a, KVVec<Word>>,
+}
 
-impl Init {
-    /// Copies what is needed of `desc`.
-    ///
-    /// # Safety
-    ///
-    /// Until the job's range is done or the job is cancelled, `desc.init` and `desc.done` may be
-    /// called as `struct memmap_async_desc` says.
-    unsafe fn new(desc: &bindings::memmap_async_desc) -> Result<Self> {
-        Ok(Self {
-            func: desc.init.ok_or(EINVAL)?,
-            done: desc.done,
-            arg: desc.arg,
-            preemptible: desc.preemptible,
-        })
-    }
-
-    /// Initialises `pfns`; returns how many pages became available.
-    ///
-    /// # Safety
-    ///
-    /// `_claim` is of the job's map, and `pfns` are those of its units. The caller may sleep if
-    /// `can_resched`.
-    unsafe fn call(
-        &self,
-        _claim: &Claim<'_, KVVec<Word>>,
-        pfns: PfnRange,
-        can_resched: bool,
-    ) -> usize {
-        // SAFETY: By the type invariant of `Claim`, nobody else has a claim of these units, and
-        // they are not done. This is called once for a claim that is then published, so that each
-        // pfn is initialised once. By the type invariant of `ClaimMap` something remains, so the
-        // range is not done either. And the owner is inside the gate, so that a cancelling task
-        // waits for it. Thus the promise of `new()` holds.
-        unsafe { (self.func)(pfns.start(), pfns.end(), self.arg, can_resched) }
-    }
-
-    /// Says that all is initialised. Any context.
-    ///
-    /// # Safety
-    ///
-    /// The caller has published the last claim of the job, and is still inside the gate.
-    unsafe fn done(&self) {
-        if let Some(done) = self.done {
-            // SAFETY: By the type invariant of `ClaimMap`, one claim is the last one, so this is
-            // called once. A cancelling task waits for those inside, and the job is not completed
-            // yet. Thus the promise of `new()` holds.
-            unsafe { done(self.arg) }
-        }
+impl Owned<'_> {
+    /// The pfns.
+    pub(crate) fn pfns(&self) -> PfnRange {
+        self.pfns
     }
 }
 
 /// A range that is being initialised. See the [module](self).
 #[pin_data]
-pub(crate) struct Job {
+pub(crate) struct Job<I: Initializer> {
     units: Units,
     map: Map,
-    init: Init,
+    init: I,
     /// What `init` returned, added up.
     nr_pages: Atomic<usize>,
     /// All is done, or will never be.
@@ -151,16 +146,16 @@ enum Pick {
     Near { word: usize, max_units: u32 },
 }
 
-impl Job {
+impl<I: Initializer> Job<I> {
     /// Claims units and initialises them; returns their pages and how many of them became
-    /// available. Must not be called with preemption off if `can_resched`.
+    /// available. Must not be called with preemption off if `can_sleep`.
     ///
     /// Preemption is off before the gate is entered, and on again after it was left, for each claim
     /// anew. A task that was preempted on its way would keep [`cancel()`](Self::cancel) and those
     /// who need its units waiting until the scheduler lets it run again.
-    fn claim_and_init(&self, can_resched: bool, pick: Pick) -> Option<Piece> {
+    fn claim_and_init(&self, can_sleep: bool, pick: Pick) -> Option<Piece> {
         // What is declared first is dropped last.
-        let _guard = (!self.init.preemptible).then(PreemptDisabled::new);
+        let _guard = (!self.init.preemptible()).then(PreemptDisabled::new);
         let inside = self.map.enter()?;
 
         let claim = match pick {
@@ -170,17 +165,19 @@ impl Job {
         let units = claim.units();
         let pfns = self.units.pfns(units.clone())?;
 
-        // SAFETY: `claim` is of this job's map, and `pfns` was looked up for it. We may sleep if
-        // the caller may and we did not turn preemption off.
-        let available = unsafe {
-            self.init
-                .call(&claim, pfns, can_resched && self.init.preemptible)
+        // INVARIANT: `claim` is of our map, and `pfns` was looked up for it. It is published below.
+        let owned = Owned {
+            pfns,
+            _claim: &claim,
         };
+        // It may sleep if the caller may and we did not turn preemption off.
+        let available = self.init.init(owned, can_sleep && self.init.preemptible());
         self.nr_pages.fetch_add(available, Relaxed);
 
         if claim.publish() {
-            // SAFETY: That was the last one, and we are `inside`.
-            unsafe { self.init.done() };
+            // One claim is the last one, so this happens once. We are still inside the gate, so a
+            // task that cancels waits for it.
+            self.init.done();
             self.idle.complete_all();
         }
         Some(Piece {
@@ -347,9 +344,7 @@ impl Cursor {
 /// CPU, and all who wait for RCU would wait for the whole range.
 fn quiesce() {
     might_sleep();
-    // SAFETY: The caller may sleep, as was just checked, so it is in no critical section that
-    // `schedule()` would break.
-    unsafe { bindings::schedule() };
+    schedule();
 }
 
 /// Waits a little for a unit in flight; sleeps when that does not help.
@@ -364,23 +359,23 @@ fn relax(spins: &mut u32) {
 
 /// One of those who initialise a [`Job`] in the background.
 #[pin_data]
-struct Worker {
-    job: Arc<Job>,
+struct Worker<I: Initializer> {
+    job: Arc<Job<I>>,
     queue: &'static Queue,
     node: NumaNode,
     cursor: Cursor,
     #[pin]
-    work: Work<Worker>,
+    work: Work<Worker<I>>,
 }
 
 impl_has_work! {
-    impl HasWork<Self> for Worker { self.work }
+    impl{I: Initializer} HasWork<Self> for Worker<I> { self.work }
 }
 
-impl WorkItem for Worker {
-    type Pointer = Arc<Worker>;
+impl<I: Initializer> WorkItem for Worker<I> {
+    type Pointer = Arc<Worker<I>>;
 
-    fn run(this: Arc<Worker>) {
+    fn run(this: Arc<Worker<I>>) {
         for _ in 0..SLICES {
             if !this.job.slice(&this.cursor) {
                 return;
@@ -396,28 +391,21 @@ impl WorkItem for Worker {
 }
 
 /// A [`Job`] with its workers: what `struct memmap_async` is in C.
-pub(crate) struct Handle {
-    job: Arc<Job>,
-    workers: KVec<Arc<Worker>>,
+pub(crate) struct Handle<I: Initializer> {
+    job: Arc<Job<I>>,
+    workers: KVec<Arc<Worker<I>>>,
 }
 
-impl Handle {
-    /// Prepares a job. Nothing is initialised yet. May sleep.
-    ///
-    /// # Safety
-    ///
-    /// `desc` is valid, and so is what it promises, until the job's range is done or the job is
-    /// cancelled.
-    pub(crate) unsafe fn new(
-        desc: &bindings::memmap_async_desc,
+impl<I: Initializer> Handle<I> {
+    /// Prepares a job for `nr_workers`, or as many as there are units. Nothing is initialised yet.
+    /// May sleep.
+    pub(crate) fn new(
+        init: I,
+        units: Units,
+        nr_workers: usize,
+        node: NumaNode,
         queue: &'static Queue,
     ) -> Result<Self> {
-        let range = PfnRange::new(desc.start_pfn, desc.end_pfn).ok_or(EINVAL)?;
-        let units = Units::new(range, desc.unit_pages).ok_or(EINVAL)?;
-        let node = NumaNode::new(desc.nid).unwrap_or(NumaNode::NO_NODE);
-        // SAFETY: The promise is passed on.
-        let init = unsafe { Init::new(desc)? };
-
         let nr_units = units.count();
         let nr_words = Map::nr_words(nr_units);
         let mut words = KVVec::with_capacity(nr_words, GFP_KERNEL)?;
@@ -438,7 +426,7 @@ impl Handle {
         )?;
 
         // Each begins in a part of the range of its own, and goes round from there.
-        let nr_workers = (desc.nr_workers as usize).clamp(1, nr_units);
+        let nr_workers = nr_workers.clamp(1, nr_units);
         let mut workers = KVec::with_capacity(nr_workers, GFP_KERNEL)?;
         for index in 0..nr_workers {
             let job = job.clone();
@@ -467,7 +455,7 @@ impl Handle {
     }
 
     /// The job.
-    pub(crate) fn job(&self) -> &Job {
+    pub(crate) fn job(&self) -> &Job<I> {
         &self.job
     }
 

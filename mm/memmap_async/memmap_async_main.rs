@@ -8,18 +8,22 @@
 //! - [`pfn`]: ranges of page frame numbers, cut into units
 //! - [`claim`]: who may initialise which unit, which ones are ready
 //! - [`job`]: a range on its way, the workers, and those who can't wait for them
+//! - [`callbacks`]: how C initialises a piece of a range
 //! - [`stamp`]: runs of alike struct pages
 //!
 //! This file holds what C calls, as the header documents it. What is better in C is in
 //! `memmap_async.c`.
 
+mod callbacks;
 mod claim;
 mod job;
 mod pfn;
 mod stamp;
 
+use callbacks::Callbacks;
 use job::Handle;
 use kernel::{
+    alloc::NumaNode,
     bindings,
     ffi::{
         c_int,
@@ -30,21 +34,41 @@ use kernel::{
     types::ForeignOwnable,
     workqueue::Queue,
 };
-use pfn::PfnRange;
+use pfn::{
+    PfnRange,
+    Units, //
+};
 use stamp::Plain;
 
 /// The words of a `struct page`.
 const PAGE_WORDS: usize = size_of::<bindings::page>() / size_of::<usize>();
 const _: () = assert!(PAGE_WORDS * size_of::<usize>() == size_of::<bindings::page>());
 
-type Foreign = KBox<Handle>;
+type Foreign = KBox<Handle<Callbacks>>;
 
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`], and is not freed before `'a` ends.
-unsafe fn borrow<'a>(m: *const bindings::memmap_async) -> &'a Handle {
+unsafe fn borrow<'a>(m: *const bindings::memmap_async) -> &'a Handle<Callbacks> {
     // SAFETY: By the safety requirement; `new` made it from a `Foreign`.
     unsafe { Foreign::borrow(m.cast_mut().cast()) }
+}
+
+/// Prepares what C describes.
+///
+/// # Safety
+///
+/// `desc` keeps its promises until its range is done or the job is cancelled.
+unsafe fn prepare(desc: &bindings::memmap_async_desc, queue: &'static Queue) -> Result<Foreign> {
+    let range = PfnRange::new(desc.start_pfn, desc.end_pfn).ok_or(EINVAL)?;
+    let units = Units::new(range, desc.unit_pages).ok_or(EINVAL)?;
+    let nr_workers = desc.nr_workers as usize;
+    let node = NumaNode::new(desc.nid).unwrap_or(NumaNode::NO_NODE);
+    // SAFETY: By the safety requirement. What is made here initialises the job below.
+    let init = unsafe { Callbacks::new(desc)? };
+    let handle = Handle::new(init, units, nr_workers, node, queue)?;
+
+    Ok(KBox::new(handle, GFP_KERNEL)?)
 }
 
 /// The part of `memmap_async_alloc()` that is not the same for all kernels.
@@ -58,9 +82,7 @@ pub unsafe extern "C" fn memmap_async_new(
     wq: *mut bindings::workqueue_struct,
 ) -> *mut bindings::memmap_async {
     // SAFETY: By the safety requirements.
-    let handle = unsafe { Handle::new(&*desc, Queue::from_raw(wq)) };
-
-    match handle.and_then(|handle| Ok(KBox::new(handle, GFP_KERNEL)?)) {
+    match unsafe { prepare(&*desc, Queue::from_raw(wq)) } {
         Ok(handle) => Foreign::into_foreign(handle).cast(),
         Err(err) => err.to_ptr(),
     }

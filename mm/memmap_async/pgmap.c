@@ -10,21 +10,18 @@
  * Who calls it holds a reference to the pgmap. memunmap_pages() cancels the jobs
  * first, so that the last reference is not kept by somebody who initializes
  * pages, waits until there is none, and frees the jobs.
- *
- * The static key is on from before the pgmap can be found until all of its
- * struct pages are ready, or nobody can have a reference any more.
  */
 #include <kunit/static_stub.h>
-#include <linux/device.h>
+#include <linux/atomic.h>
+#include <linux/cache.h>
+#include <linux/export.h>
 #include <linux/jiffies.h>
-#include <linux/kref.h>
 #include <linux/memmap_async.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
-#include <linux/sysfs.h>
 #include <linux/workqueue.h>
 #include <trace/events/memmap_async.h>
 #include "../mm_init.h"
@@ -34,105 +31,72 @@ struct range_memmap {
 	struct device_memmap device;
 	struct memmap_async_desc desc;
 	struct memmap_async *job;
-	struct pgmap_memmap *memmap;
 	/* All pfns of the range, those included that the driver reserved. */
 	unsigned long start_pfn, end_pfn;
 	unsigned long start;	/* in jiffies */
-	unsigned int msecs;	/* valid once it is finished */
+	unsigned int msecs;	/* how long it took */
 	/* Set with release once the vmemmap is there: the job may be used. */
 	bool started;
-	/* Set with release once all is initialized. */
-	bool finished;
-	bool reported;
 };
 
 struct pgmap_memmap {
-	/* One of the pgmap, and one of each who waits for it in sysfs. */
-	struct kref kref;
-	struct work_struct finish_work;
-	struct device *dev;	/* has the attributes, NULL if none does */
-	/* Of finish_work, and of who has cancelled it: */
-	bool holds_key;
-	bool notified;
+	struct work_struct report_work;
+	struct work_struct *notify_work;
+	atomic_t nr_left;	/* ranges not ready */
 	int nr_range;
 	struct range_memmap ranges[] __counted_by(nr_range);
 };
 
-DEFINE_STATIC_KEY_FALSE(memmap_async_device);
-EXPORT_SYMBOL_GPL(memmap_async_device);
+/*
+ * How many pgmaps have struct pages that may not be ready. As long as there are
+ * none, memmap_sync() looks at nothing else.
+ *
+ * It is incremented before the pgmap is published, by pgmap_array and by the
+ * driver. To have a pfn of this pgmap, the caller of memmap_sync() has read what
+ * was published, so the read barrier there sees to it that the increment is read.
+ *
+ * It is decremented after the last unit was published. The caller that reads 0
+ * with acquire sees the struct pages of all units, because those who published
+ * the others came before: within a range by the claim map's count of what
+ * remains, between ranges by @nr_left.
+ *
+ * For modules that call memmap_sync().
+ */
+atomic_t memmap_async_active __read_mostly;
+EXPORT_SYMBOL_FOR_MODULES(memmap_async_active, "dax,device_dax,hwpoison-inject,nd_pmem");
 
-static bool pgmap_memmap_finished(const struct pgmap_memmap *memmap)
+static void pgmap_memmap_report(struct work_struct *work)
 {
-	int i;
-
-	for (i = 0; i < memmap->nr_range; i++)
-		/* Pairs with the release in range_memmap_done(). */
-		if (!smp_load_acquire(&memmap->ranges[i].finished))
-			return false;
-	return true;
-}
-
-static void pgmap_memmap_put_key(struct pgmap_memmap *memmap)
-{
-	if (!memmap->holds_key)
-		return;
-
-	memmap->holds_key = false;
-	/* Pairs with the barrier in memmap_sync(). */
-	smp_mb();
-	static_branch_dec(&memmap_async_device);
-}
-
-/* Tells user space that all is initialized. */
-static void pgmap_memmap_notify(struct device *dev)
-{
-	char state[] = "MEMMAP_STATE=idle";
-	char *envp[2] = { state };
-
-	sysfs_notify(&dev->kobj, NULL, "memmap_state");
-	kobject_uevent_env(&dev->kobj, KOBJ_CHANGE, envp);
-}
-
-/* What there is to do when a range is initialized, and could not be done by whom did it. */
-static void pgmap_memmap_finish(struct work_struct *work)
-{
-	struct pgmap_memmap *memmap = container_of(work, struct pgmap_memmap, finish_work);
-	struct device *dev = READ_ONCE(memmap->dev);
+	struct pgmap_memmap *memmap = container_of(work, struct pgmap_memmap, report_work);
+	struct work_struct *notify_work = READ_ONCE(memmap->notify_work);
 	int i;
 
 	for (i = 0; i < memmap->nr_range; i++) {
 		struct range_memmap *r = &memmap->ranges[i];
 
-		/* Pairs with the release in range_memmap_done(). */
-		if (smp_load_acquire(&r->finished) && !r->reported) {
-			r->reported = true;
-			memmap_async_report(&r->desc, r->job, r->msecs);
-		}
+		memmap_async_report(&r->desc, r->job, r->msecs);
 	}
-
-	if (!pgmap_memmap_finished(memmap))
-		return;
-
-	pgmap_memmap_put_key(memmap);
-	if (dev && !memmap->notified) {
-		memmap->notified = true;
-		pgmap_memmap_notify(dev);
-	}
+	if (notify_work)
+		queue_work(system_freezable_wq, notify_work);
 }
 
 static void range_memmap_done(void *arg)
 {
 	struct range_memmap *r = container_of(arg, struct range_memmap, device);
+	struct pgmap_memmap *memmap = r->device.pgmap->memmap;
 
 	r->msecs = jiffies_to_msecs(jiffies - r->start);
-	/* Who sees it may look at the time that it took. */
-	smp_store_release(&r->finished, true);
-	queue_work(system_freezable_wq, &r->memmap->finish_work);
+	/* Fully ordered, so that the decrement comes after the struct pages. */
+	if (!atomic_dec_and_test(&memmap->nr_left))
+		return;
+
+	atomic_dec(&memmap_async_active);
+	/* Preemption is off, and writing to the log can take long. */
+	queue_work(system_freezable_wq, &memmap->report_work);
 }
 
-static void pgmap_memmap_release(struct kref *kref)
+static void __pgmap_memmap_free(struct pgmap_memmap *memmap)
 {
-	struct pgmap_memmap *memmap = container_of(kref, struct pgmap_memmap, kref);
 	int i;
 
 	for (i = 0; i < memmap->nr_range; i++)
@@ -148,7 +112,7 @@ static void pgmap_memmap_release(struct kref *kref)
  * complete when memremap_pages() returns, as it always is without
  * PGMAP_MEMMAP_ASYNC.
  *
- * Process context, sleeps, takes the lock for CPU hotplug.
+ * Process context, sleeps.
  */
 void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
 {
@@ -169,13 +133,12 @@ void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
 	if (!memmap)
 		return;
 	memmap->nr_range = pgmap->nr_range;
-	kref_init(&memmap->kref);
-	INIT_WORK(&memmap->finish_work, pgmap_memmap_finish);
+	atomic_set(&memmap->nr_left, pgmap->nr_range);
+	INIT_WORK(&memmap->report_work, pgmap_memmap_report);
 
 	for (i = 0; i < pgmap->nr_range; i++) {
 		struct range_memmap *r = &memmap->ranges[i];
 
-		r->memmap = memmap;
 		r->start_pfn = PHYS_PFN(pgmap->ranges[i].start);
 		r->end_pfn = r->start_pfn + PHYS_PFN(range_len(&pgmap->ranges[i]));
 
@@ -191,13 +154,12 @@ void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
 			goto err_free;
 	}
 
-	static_branch_inc(&memmap_async_device);
-	memmap->holds_key = true;
+	atomic_inc(&memmap_async_active);
 	pgmap->memmap = memmap;
 	return;
 
 err_free:
-	kref_put(&memmap->kref, pgmap_memmap_release);
+	__pgmap_memmap_free(memmap);
 }
 
 /* A place for tests to keep the workers from it. */
@@ -312,18 +274,20 @@ void pgmap_memmap_cancel(struct dev_pagemap *pgmap)
 
 	for (i = 0; i < memmap->nr_range; i++) {
 		struct range_memmap *r = &memmap->ranges[i];
+		unsigned long nr_pages;
 
 		memmap_async_cancel(r->job);
-		if (!r->finished)
+		nr_pages = memmap_async_nr_pages(r->job);
+		if (nr_pages < r->desc.end_pfn - r->desc.start_pfn)
 			trace_memmap_async_cancel(r->desc.start_pfn, r->desc.end_pfn,
-						  memmap_async_nr_pages(r->job));
+						  nr_pages);
 	}
 }
 
 /*
  * The last step, when nobody can have a reference to @pgmap.
  *
- * Process context, sleeps, takes the lock for CPU hotplug.
+ * Process context, sleeps.
  */
 void pgmap_memmap_free(struct dev_pagemap *pgmap)
 {
@@ -332,171 +296,62 @@ void pgmap_memmap_free(struct dev_pagemap *pgmap)
 	if (!memmap)
 		return;
 
-	cancel_work_sync(&memmap->finish_work);
-	pgmap_memmap_put_key(memmap);
+	cancel_work_sync(&memmap->report_work);
+	/* Else it was decremented by range_memmap_done(). */
+	if (atomic_read(&memmap->nr_left))
+		atomic_dec(&memmap_async_active);
 	pgmap->memmap = NULL;
-	kref_put(&memmap->kref, pgmap_memmap_release);
+	__pgmap_memmap_free(memmap);
 }
 
-static void devm_pgmap_memmap_release(struct device *dev, void *res);
-
 /*
- * The attributes' memmap, or NULL if they are being removed. It stays while the
- * attribute is protected from removal.
+ * Returns how many struct pages of @pgmap are initialized, of *@total. It is one
+ * with a memmap in the background, and is not unmapped meanwhile.
  */
-static struct pgmap_memmap *device_pgmap_memmap(struct device *dev)
+unsigned long memmap_async_progress(const struct dev_pagemap *pgmap, unsigned long *total)
 {
-	struct pgmap_memmap **memmap = devres_find(dev, devm_pgmap_memmap_release, NULL, NULL);
+	unsigned long done = 0;
+	int i;
 
-	return memmap ? *memmap : NULL;
-}
+	*total = 0;
+	for (i = 0; i < pgmap->memmap->nr_range; i++) {
+		const struct range_memmap *r = &pgmap->memmap->ranges[i];
 
-static ssize_t memmap_state_show(struct device *dev, struct device_attribute *attr,
-				 char *buf)
-{
-	struct pgmap_memmap *memmap = device_pgmap_memmap(dev);
-
-	if (!memmap)
-		return -ENXIO;
-	return sysfs_emit(buf, "%s\n", pgmap_memmap_finished(memmap) ? "idle" : "active");
-}
-
-static ssize_t memmap_state_store(struct device *dev, struct device_attribute *attr,
-				  const char *buf, size_t count)
-{
-	struct pgmap_memmap *memmap = device_pgmap_memmap(dev);
-	struct kernfs_node *kn;
-	int i, err = 0;
-
-	if (!sysfs_streq(buf, "sync"))
-		return -EINVAL;
-	if (!memmap)
-		return -ENXIO;
-
-	/*
-	 * Unbinding the device waits for those who use its attributes before it
-	 * cancels what they wait for. So don't be one of them; there is a
-	 * reference instead.
-	 */
-	kref_get(&memmap->kref);
-	kn = sysfs_break_active_protection(&dev->kobj, &attr->attr);
-
-	for (i = 0; i < memmap->nr_range && !err; i++) {
-		struct range_memmap *r = &memmap->ranges[i];
-
-		err = range_memmap_sync(r, r->desc.start_pfn, r->desc.end_pfn,
-					TASK_INTERRUPTIBLE);
-		/* Until whoever did the last unit has said so. */
-		if (!err)
-			memmap_async_wait(r->job);
+		done += memmap_async_nr_pages(r->job);
+		*total += r->desc.end_pfn - r->desc.start_pfn;
 	}
-
-	if (kn)
-		sysfs_unbreak_active_protection(kn);
-	kref_put(&memmap->kref, pgmap_memmap_release);
-
-	/* The freezer interrupts as well; that is nobody's business. */
-	return err == -EINTR ? -ERESTARTSYS : err ?: count;
+	return done;
 }
-static DEVICE_ATTR_RW(memmap_state);
-
-static ssize_t memmap_pages_done_show(struct device *dev, struct device_attribute *attr,
-				      char *buf)
-{
-	struct pgmap_memmap *memmap = device_pgmap_memmap(dev);
-	unsigned long nr_pages = 0;
-	int i;
-
-	if (!memmap)
-		return -ENXIO;
-	for (i = 0; i < memmap->nr_range; i++)
-		nr_pages += memmap_async_nr_pages(memmap->ranges[i].job);
-	return sysfs_emit(buf, "%lu\n", nr_pages);
-}
-static DEVICE_ATTR_RO(memmap_pages_done);
-
-static ssize_t memmap_pages_total_show(struct device *dev, struct device_attribute *attr,
-				       char *buf)
-{
-	struct pgmap_memmap *memmap = device_pgmap_memmap(dev);
-	unsigned long nr_pages = 0;
-	int i;
-
-	if (!memmap)
-		return -ENXIO;
-	for (i = 0; i < memmap->nr_range; i++)
-		nr_pages += memmap->ranges[i].desc.end_pfn - memmap->ranges[i].desc.start_pfn;
-	return sysfs_emit(buf, "%lu\n", nr_pages);
-}
-static DEVICE_ATTR_RO(memmap_pages_total);
-
-static struct attribute *pgmap_memmap_attrs[] = {
-	&dev_attr_memmap_state.attr,
-	&dev_attr_memmap_pages_done.attr,
-	&dev_attr_memmap_pages_total.attr,
-	NULL,
-};
-
-static const struct attribute_group pgmap_memmap_group = {
-	.attrs = pgmap_memmap_attrs,
-};
-
-static void devm_pgmap_memmap_release(struct device *dev, void *res)
-{
-	struct pgmap_memmap *memmap = *(struct pgmap_memmap **)res;
-
-	device_remove_group(dev, &pgmap_memmap_group);
-	WRITE_ONCE(memmap->dev, NULL);
-	cancel_work_sync(&memmap->finish_work);
-}
-
-/* Another pgmap of the same device can have an entry as well. */
-static int pgmap_memmap_match(struct device *dev, void *res, void *memmap)
-{
-	return *(struct pgmap_memmap **)res == memmap;
-}
+EXPORT_SYMBOL_FOR_MODULES(memmap_async_progress, "dax");
 
 /*
- * Gives @dev, whose driver has mapped @pgmap, the attributes to follow the
- * initialization of its memmap, if it takes place in the background. They go
- * with the driver, before the memmap does. Without them the device is as usable.
+ * Has the rest of a memmap initialized. The caller has a reference to @pgmap.
+ * Returns -ENXIO if it is being unmapped, -EINTR after a signal.
  *
  * Process context, sleeps.
  */
-void pgmap_memmap_add_attrs(struct device *dev, struct dev_pagemap *pgmap)
+int memmap_async_complete(struct dev_pagemap *pgmap)
 {
-	struct pgmap_memmap **memmap;
-	int err;
+	int i, err = 0;
 
-	if (!pgmap->memmap)
-		return;
+	for (i = 0; i < pgmap->memmap->nr_range && !err; i++) {
+		struct range_memmap *r = &pgmap->memmap->ranges[i];
 
-	memmap = devres_alloc(devm_pgmap_memmap_release, sizeof(*memmap), GFP_KERNEL);
-	if (!memmap) {
-		dev_warn(dev, "no memmap_state: %d\n", -ENOMEM);
-		return;
+		err = range_memmap_sync(r, r->desc.start_pfn, r->desc.end_pfn,
+					TASK_INTERRUPTIBLE);
 	}
-
-	/* First, since the attributes look for it. */
-	*memmap = pgmap->memmap;
-	devres_add(dev, memmap);
-	err = device_add_group(dev, &pgmap_memmap_group);
-	if (err) {
-		dev_warn(dev, "no memmap_state: %d\n", err);
-		devres_destroy(dev, devm_pgmap_memmap_release, pgmap_memmap_match,
-			       pgmap->memmap);
-		return;
-	}
-
-	/* It may have finished meanwhile, and had nobody to tell. */
-	WRITE_ONCE(pgmap->memmap->dev, dev);
-	queue_work(system_freezable_wq, &pgmap->memmap->finish_work);
+	return err;
 }
+EXPORT_SYMBOL_FOR_MODULES(memmap_async_complete, "dax");
 
-/* For a pgmap that is unmapped by hand: as if the driver of @dev went. */
-void pgmap_memmap_del_attrs(struct device *dev, struct dev_pagemap *pgmap)
+/*
+ * For the caller that has just mapped @pgmap: queues @work when all is
+ * initialized, unless it is already, and never after memunmap_pages().
+ */
+void memmap_async_notify(struct dev_pagemap *pgmap, struct work_struct *work)
 {
 	if (pgmap->memmap)
-		devres_release(dev, devm_pgmap_memmap_release, pgmap_memmap_match,
-			       pgmap->memmap);
+		/* Pairs with the dependency in pgmap_memmap_report(). */
+		smp_store_release(&pgmap->memmap->notify_work, work);
 }
+EXPORT_SYMBOL_FOR_MODULES(memmap_async_notify, "dax");

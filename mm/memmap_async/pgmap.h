@@ -5,7 +5,6 @@
 #include <linux/types.h>
 
 struct dev_pagemap;
-struct device;
 
 /* For mm/memremap.c; pgmap.c says what they do. */
 #ifdef CONFIG_MEMMAP_ASYNC_DEVICE
@@ -17,8 +16,6 @@ int pgmap_memmap_sync(struct dev_pagemap *pgmap, unsigned long pfn,
 		      unsigned long nr_pages);
 void pgmap_memmap_cancel(struct dev_pagemap *pgmap);
 void pgmap_memmap_free(struct dev_pagemap *pgmap);
-void pgmap_memmap_add_attrs(struct device *dev, struct dev_pagemap *pgmap);
-void pgmap_memmap_del_attrs(struct device *dev, struct dev_pagemap *pgmap);
 
 /* For mm/tests. */
 void pgmap_memmap_start_workers(struct memmap_async *job);
@@ -37,14 +34,6 @@ static inline void pgmap_memmap_cancel(struct dev_pagemap *pgmap)
 }
 
 static inline void pgmap_memmap_free(struct dev_pagemap *pgmap)
-{
-}
-
-static inline void pgmap_memmap_add_attrs(struct device *dev, struct dev_pagemap *pgmap)
-{
-}
-
-static inline void pgmap_memmap_del_attrs(struct device *dev, struct dev_pagemap *pgmap)
 {
 }
 #endif

@@ -607,7 +607,7 @@ static void background_sync(struct kunit *test)
 	unsigned long first = SECTION_ALIGN_UP(start), last = SECTION_ALIGN_DOWN(end);
 	struct page *want = want_alloc(test);
 
-	KUNIT_EXPECT_TRUE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 1, atomic_read(&memmap_async_active));
 
 	/* Sections that are not all of the range are ready from the start. */
 	KUNIT_ASSERT_LT(test, start, first);
@@ -636,7 +636,7 @@ static void background_sync(struct kunit *test)
 	expect_range(test, pgmap, &pgmap->range, want, pgmap->nid);
 }
 
-/* The key goes off when the last range is done, by whomever, and only then. */
+/* A pgmap counts as active until its last range is ready, and no longer. */
 static void background_idle(struct kunit *test)
 {
 	static const struct zone_device_case c = {
@@ -648,13 +648,11 @@ static void background_idle(struct kunit *test)
 	for (i = 0; i < c.nr_range; i++) {
 		struct range *range = &pgmap->ranges[i];
 
-		KUNIT_EXPECT_TRUE(test, static_key_enabled(&memmap_async_device));
+		KUNIT_EXPECT_EQ(test, 1, atomic_read(&memmap_async_active));
 		KUNIT_EXPECT_EQ(test, 0, memmap_sync(PHYS_PFN(range->start),
 						     PHYS_PFN(range_len(range))));
 	}
-	for (i = 0; i < 1000 && static_key_enabled(&memmap_async_device); i++)
-		fsleep(1000);
-	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 }
 
 #ifdef CONFIG_MEMORY_FAILURE
@@ -790,7 +788,7 @@ static void background_dying(struct kunit *test)
 	put_dev_pagemap(pgmap);
 	wait_for_completion(&u.done);
 	KUNIT_EXPECT_NULL(test, pgmap->memmap);
-	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
 }
 
@@ -845,7 +843,7 @@ static void background_unmap_race(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, f.nr_not_ready, 0);
 	/* Else this test tested nothing. */
 	KUNIT_EXPECT_GT(test, f.nr_ready, 0);
-	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 }
 
 /* What the driver wants once is not left to who has the pgmap next. */
@@ -866,6 +864,7 @@ static void background_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pgmap->flags, 0);
 }
 
+#if IS_BUILTIN(CONFIG_DAX)
 static bool has_memmap_state(struct device *dev)
 {
 	struct kernfs_node *kn = kernfs_find_and_get(dev->kobj.sd, "memmap_state");
@@ -874,26 +873,38 @@ static bool has_memmap_state(struct device *dev)
 	return kn;
 }
 
-/* The attributes of a device go with the pgmap that they are about. */
+/* A device has the attributes as long as its memmap was not complete from the start. */
 static void background_attrs(struct kunit *test)
 {
+	struct dev_pagemap *pgmap = zone_device_alloc(test, &background_case);
 	struct device *dev = kunit_device_register(test, "memmap_background");
-	struct dev_pagemap *first = zone_device_alloc(test, &background_case);
-	struct dev_pagemap *second = zone_device_alloc(test, &background_case);
+	unsigned long pfn = PHYS_PFN(pgmap->range.start), total;
 
 	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
 	kunit_activate_static_stub(test, pgmap_memmap_start_workers, no_workers);
-	first->flags = PGMAP_MEMMAP_ASYNC;
-	KUNIT_ASSERT_FALSE(test, IS_ERR(devm_memremap_pages(dev, first)));
-	KUNIT_EXPECT_TRUE(test, has_memmap_state(dev));
-
-	KUNIT_ASSERT_FALSE(test, IS_ERR(devm_memremap_pages(dev, second)));
-	devm_memunmap_pages(dev, second);
-	KUNIT_EXPECT_TRUE(test, has_memmap_state(dev));
-
-	devm_memunmap_pages(dev, first);
+	KUNIT_ASSERT_EQ(test, 0, device_add_groups(dev, dax_memmap_groups));
 	KUNIT_EXPECT_FALSE(test, has_memmap_state(dev));
+	device_remove_groups(dev, dax_memmap_groups);
+
+	pgmap->flags = PGMAP_MEMMAP_ASYNC;
+	KUNIT_ASSERT_FALSE(test, IS_ERR(devm_dax_memremap_pages(dev, pgmap)));
+	KUNIT_ASSERT_EQ(test, 0, device_add_groups(dev, dax_memmap_groups));
+	KUNIT_EXPECT_TRUE(test, has_memmap_state(dev));
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn + 100 * PAGES_PER_SUBSECTION, 1));
+	KUNIT_EXPECT_LT(test, memmap_async_progress(pgmap, &total), total);
+	KUNIT_EXPECT_EQ(test, 0, memmap_async_complete(pgmap));
+	KUNIT_EXPECT_EQ(test, memmap_async_progress(pgmap, &total), total);
+	device_remove_groups(dev, dax_memmap_groups);
+	devm_memunmap_pages(dev, pgmap);
+
+	/* Without the flag it is complete on return. */
+	KUNIT_ASSERT_FALSE(test, IS_ERR(devm_dax_memremap_pages(dev, pgmap)));
+	KUNIT_ASSERT_EQ(test, 0, device_add_groups(dev, dax_memmap_groups));
+	KUNIT_EXPECT_FALSE(test, has_memmap_state(dev));
+	device_remove_groups(dev, dax_memmap_groups);
+	devm_memunmap_pages(dev, pgmap);
 }
+#endif
 
 /* A range that can't be mapped takes those along that were begun with. */
 static void background_second_range_fails(struct kunit *test)
@@ -915,7 +926,7 @@ static void background_second_range_fails(struct kunit *test)
 	}
 	KUNIT_EXPECT_NULL(test, pgmap->memmap);
 	KUNIT_EXPECT_EQ(test, pgmap->flags, 0);
-	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
 }
 
@@ -939,7 +950,7 @@ static void background_no_vmemmap(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(addr), -ENOMEM);
 	}
 	KUNIT_EXPECT_NULL(test, pgmap->memmap);
-	KUNIT_EXPECT_FALSE(test, static_key_enabled(&memmap_async_device));
+	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
 }
 
@@ -976,7 +987,9 @@ static struct kunit_case background_test_cases[] = {
 	KUNIT_CASE(background_dying),
 	KUNIT_CASE_SLOW(background_unmap_race),
 	KUNIT_CASE(background_refused),
+#if IS_BUILTIN(CONFIG_DAX)
 	KUNIT_CASE(background_attrs),
+#endif
 	KUNIT_CASE(background_second_range_fails),
 	KUNIT_CASE(background_no_vmemmap),
 	KUNIT_CASE(background_no_memory),
