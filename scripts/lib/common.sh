@@ -7,7 +7,7 @@
 
 set -euo pipefail
 
-TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/memmap_async
 BUILD=$TOP/build
 PATCHES=${PATCHES:-$TOP/patches}
@@ -42,6 +42,58 @@ die()  { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # usage: prints the comment block on top of the calling script.
 usage() { sed -n '/^#/!q; /^#!/d; /^# SPDX/d; s/^#\( \|$\)//; p' "$0" | sed '/./,$!d'; }
+
+# options "NAME= NAME ..." ARGS...: the arguments of a script.  --NAME VALUE, where the
+# list has "NAME=", goes into $NAME; --NAME, where it has "NAME", makes that 1; for
+# "NAME+" each VALUE is appended as a word.
+options() {
+	local _known=" $1 " _name
+	shift
+	while [ $# -gt 0 ]; do
+		case $1 in
+		-h|--help) usage; exit 0 ;;
+		--?*) _name=${1#--} ;;
+		*) die "unknown argument $1 (see --help)" ;;
+		esac
+		case $_known in
+		*" $_name= "*) printf -v "$_name" %s "${2:?$1 needs a value}"; shift ;;
+		*" $_name+ "*) printf -v "$_name" '%s%s ' "${!_name}" "${2:?$1 needs a value}"; shift ;;
+		*" $_name "*) printf -v "$_name" 1 ;;
+		*) die "unknown argument $1 (see --help)" ;;
+		esac
+		shift
+	done
+}
+
+# --- results ----------------------------------------------------------------
+
+passed=0
+failed=0
+skipped=()
+not_run=()
+pass() { passed=$((passed + ${2:-1})); say "  ok    $1"; }
+fail() { failed=$((failed + ${2:-1})); say "  FAIL  $1"; }
+skip() { skipped+=("$1"); say "  skip  $1"; }
+
+# joined WORD...: "a; b; c".
+joined() {
+	local text
+	text=$(printf '%s; ' "$@")
+	say "${text%; }"
+}
+
+# verdict: what was skipped, and how often; what did not run at all; the last line.
+verdict() {
+	local names
+	if [ ${#skipped[@]} -gt 0 ]; then
+		mapfile -t names < <(printf '%s\n' "${skipped[@]}" | sort | uniq -c |
+			sed -E 's/^ *([0-9]+) (.*)/\2 (\1 times)/; s/ \(1 times\)$//')
+		say "${#skipped[@]} skipped: $(joined "${names[@]}")"
+	fi
+	[ ${#not_run[@]} -eq 0 ] || say "NOT RUN: $(joined "${not_run[@]}")"
+	say "$passed passed, $failed failed"
+	[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+}
 
 # heartbeat LOG: a line a minute, so that nobody takes long work for dead.
 heartbeat() {
@@ -377,6 +429,16 @@ distro_disk() {
 
 # scripts/demo and scripts/bench share them.
 PAIR=$BUILD/demo
+
+# pair_options ROUNDS NAMES ARGS...: their options, and those in NAMES (see options);
+# ROUNDS is how many there are without --quick.
+pair_options() {
+	linux="" base="" series="" quick="" rounds=""
+	options "linux= base= series= quick rounds= $2" "${@:3}"
+	case ${base:+b}${series:+s} in b|s) die "--base and --series go together" ;; esac
+	rounds=${rounds:-$((quick ? 2 : $1))}
+	"$TOP/scripts/setup" ${linux:+--linux "$linux"}
+}
 
 # pair_kernel base|series [LINUX]: the kernel without or with the series becomes
 # $PAIR/base or $PAIR/series, unless that is of the same source already.  Both have
