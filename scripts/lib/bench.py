@@ -8,8 +8,8 @@ work, not who has to wait for it.  A bind is bracketed by kprobe events from the
 write to the driver's "bind" to its end, the memmap initialisation inside as in
 measure.py.
 
-With memmap_async=off the series has one worker for device memory: whoever binds,
-who does it by the same function and without the engine.  With memmap_async=sync
+With memmap_async=off the series has one worker for device memory: the task that binds,
+which does it by the same function and without the engine.  With memmap_async=sync
 all CPUs work, and the kernel has to say that it was two.
 
 Instructions are counted by icount, with one CPU.  Its clock jumps to the next
@@ -286,7 +286,7 @@ def notes(data):
     else:
         wall = f"Instructions are emulated, wall times are those of {data['accelerator']}"
     yield f"""{wall}; instructions are counted by icount, without idle time.
-1 worker: memmap_async=off, same guest: who binds does it all, without the engine.
+1 worker: memmap_async=off, same guest: the task that binds does it all, without the engine.
 2 workers: memmap_async=sync, and the kernel said each time that there were two.
 With icount's one CPU, sync does for device memory what off does.
 Boots, and the bind of {SMALL_BIND >> 20} MiB, have no parameter of memmap_async: what a user gets.

@@ -95,7 +95,7 @@ verdict() {
 	[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
 }
 
-# heartbeat LOG: a line a minute, so that nobody takes long work for dead.
+# heartbeat LOG: a line a minute, since long work must not look dead.
 heartbeat() {
 	local seconds=0
 	while sleep 1 && kill -0 $$ 2>/dev/null; do
@@ -132,7 +132,7 @@ as_root() {
 
 # --- git -------------------------------------------------------------------
 
-# kgit: git with nobody's personal settings, since they would change what a
+# kgit: git without personal settings, since these would change what a
 # patch looks like, sign commits, run hooks.
 kgit() {
 	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null git \
@@ -140,7 +140,7 @@ kgit() {
 		-c core.hooksPath=/dev/null -c advice.detachedHead=false "$@"
 }
 
-# identity name|email: who commits here, or somebody neutral; git am wants one.
+# identity name|email: who commits here, or a neutral name; git am wants one.
 identity() {
 	local value
 	value=$(git -C "$TOP" config "user.$1" 2>/dev/null) || value=
@@ -272,7 +272,7 @@ series_tree() {
 }
 
 # format_series TREE DIR [ARGS...]: TREE's pristine..HEAD as patches in DIR, the
-# same bytes for the same commits whoever runs it, with any recent git.
+# same bytes for the same commits on any machine, with any recent git.
 format_series() {
 	local tree=$1 dir=$2
 	shift 2
@@ -322,7 +322,7 @@ overlay_write() {
 	[ -s "$dest/MAINTAINERS" ] || rm "$dest/MAINTAINERS"
 }
 
-# overlay_present DIR: what is there now, whoever wrote it.
+# overlay_present DIR: what is there now.
 overlay_present() {
 	(cd "$1" && find "${OVERLAY_ROOTS[@]}" MAINTAINERS -type f 2>/dev/null || true) | sort
 }
