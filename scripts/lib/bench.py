@@ -24,10 +24,9 @@ import sys
 sys.dont_write_bytecode = True
 import measure  # noqa: E402  (leaves no directory beside the scripts)
 import report  # noqa: E402
-from measure import Job, MeasureError  # noqa: E402
+from measure import CPUS, Job, MeasureError  # noqa: E402
 
 PMEM = 64 << 30
-CPUS = 2
 KERNELS = ("base", "series")
 KINDS = {
     "fsdax-mem": "fsdax map=mem",
@@ -36,7 +35,7 @@ KINDS = {
     "devdax-2M": "devdax 2M",
     "devdax-1G": "devdax 1G",
 }
-BOOT_GIB = (4, 12, 18)
+BOOT_GIB = (4, 12, measure.MEMORY_GIB)
 SMALL_BOOT = 512 << 20
 # A round has several of these; there is one figure a boot.  Small ones take a
 # second, of which little is the kernel's.

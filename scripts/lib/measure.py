@@ -85,6 +85,9 @@ CONSOLE = re.compile(r"trace: +\S.*-\d+ +\[\d+\] \S+ +(?P<time>\d+): console: (?
 SECTION_PAGES = 32768
 HOST_RESERVE = 2 << 30
 TOUCHES = 48
+# Of the guests, unless told otherwise.
+CPUS = 2
+MEMORY_GIB = 18
 
 
 class MeasureError(Exception):
@@ -583,8 +586,8 @@ def arguments():
     found.add_argument("--pmem", type=parse_size, default=parse_size("512G"), metavar="SIZE",
                        help=f"of the NVDIMM; others have 1/{report.SMALL} and {report.HUGE} "
                        "times as much")
-    found.add_argument("--memory", type=parse_size, default=parse_size("18G"), metavar="SIZE")
-    found.add_argument("--cpus", type=int, default=2)
+    found.add_argument("--memory", type=parse_size, default=MEMORY_GIB << 30, metavar="SIZE")
+    found.add_argument("--cpus", type=int, default=CPUS)
     found.add_argument("--binds", type=int, default=3, help="in each boot, after the first")
     args = found.parse_args()
     if min(args.binds, args.cpus) < 1:
