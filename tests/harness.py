@@ -26,6 +26,7 @@ class Tap:
     def __init__(self):
         self.count = 0
         self.failed = 0
+        self.skipped = 0
 
     def result(self, passed, name, why=""):
         self.count += 1
@@ -38,12 +39,12 @@ class Tap:
 
     def skip(self, name, why):
         self.count += 1
+        self.skipped += 1
         print(f"ok {self.count} - {name} # SKIP {why}")
 
     def end(self):
         print(f"1..{self.count}")
-        if self.failed:
-            print(f"# {self.failed} of {self.count} failed")
+        print(f"# of {self.count} {self.failed} failed, {self.skipped} were skipped")
         return 1 if self.failed else 0
 
 
@@ -71,18 +72,26 @@ def kernel_lines(lines):
     return [line for line in lines if re.match(r"\[ *\d+\.\d+\] ", line)]
 
 
-def say_trouble(tap, machine, lines, pattern):
+def say_trouble(tap, machine, lines):
     lines = kernel_lines(lines)
-    bad = [number for number, line in enumerate(lines) if re.search(pattern, line)]
+    bad = [number for number, line in enumerate(lines) if re.search(TROUBLE, line)]
     why = lines[max(0, bad[0] - 5) : bad[0] + 15] if bad else []
     tap.result(not bad, f"{machine}: no warning or worse on the console", "\n".join(why))
 
 
 def guest_results(tap, machine, status, lines):
-    """Pass on what the guest's own tests printed."""
+    """Pass on what the guest's own tests printed; how many there were."""
+    count = 0
     for number, line in enumerate(lines):
-        match = re.match(r"(not )?ok - (.*)", line)
-        if match:
+        match = re.match(r"(not )?ok - (.*?)(?: # SKIP (.*))?$", line)
+        if not match:
+            continue
+        count += 1
+        name = f"{machine}: {match[2]}"
+        if match[3] and not match[1]:
+            tap.skip(name, match[3])
+        else:
             why = lines[number + 1] if number + 1 < len(lines) else ""
-            tap.result(not match[1], f"{machine}: {match[2]}", why.removeprefix("# "))
+            tap.result(not match[1], name, why.removeprefix("# "))
     tap.result(status in (0, 1), f"{machine}: runs to its end", "\n".join(lines[-8:]))
+    return count

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * For scripts/measure.py: what a bind of the one fsdax namespace takes, by the
+ * For scripts/demo: what a bind of the one fsdax namespace takes, by the
  * monotonic clock, in nanoseconds.
  *
  * measure_bind first FILE OFFSET: waits for the disk that boot's own bind brings,

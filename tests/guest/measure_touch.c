@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * For scripts/measure.py: what the first touch of 2 MiB of a DAX file takes.
+ * For scripts/demo: what the first touch of 2 MiB of a DAX file takes.
  *
  * measure_touch allocate FILE SIZE: makes FILE, allocated but not written as far as
  * the filesystem knows, so that a fault zeroes what it maps.

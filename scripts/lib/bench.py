@@ -3,33 +3,30 @@
 """Measure in QEMU how fast a base and a series kernel initialise struct pages,
 alternately; print a table, write the figures and a picture.
 
-Other than scripts/measure.py this waits for all struct pages: what counts is the
-work, not how long a user waits.  A bind is bracketed by kprobe events from the
+Other than measure.py this waits for all struct pages: what counts is the
+work, not who has to wait for it.  A bind is bracketed by kprobe events from the
 write to the driver's "bind" to its end, the memmap initialisation inside as in
-scripts/measure.py.
+measure.py.
 
-With memmap_async=off the task that binds initialises device memory alone, by the
-same function and without the engine.  With memmap_async=sync all CPUs work, and
-the kernel has to say that it was two.
+With memmap_async=off the series has one worker for device memory: the task that binds,
+which does it by the same function and without the engine.  With memmap_async=sync
+all CPUs work, and the kernel has to say that it was two.
 
 Instructions are counted by icount, with one CPU.  Its clock jumps to the next
 timer when there is nothing to do; such time is taken out.
 """
 
-import argparse
 import functools
 import itertools
-import pathlib
 import re
 import sys
 
 sys.dont_write_bytecode = True
 import measure  # noqa: E402  (leaves no directory beside the scripts)
 import report  # noqa: E402
-from measure import Job, MeasureError  # noqa: E402
+from measure import CPUS, Job, MeasureError  # noqa: E402
 
 PMEM = 64 << 30
-CPUS = 2
 KERNELS = ("base", "series")
 KINDS = {
     "fsdax-mem": "fsdax map=mem",
@@ -38,7 +35,7 @@ KINDS = {
     "devdax-2M": "devdax 2M",
     "devdax-1G": "devdax 1G",
 }
-BOOT_GIB = (4, 12, 18)
+BOOT_GIB = (4, 12, measure.MEMORY_GIB)
 SMALL_BOOT = 512 << 20
 # A round has several of these; there is one figure a boot.  Small ones take a
 # second, of which little is the kernel's.
@@ -165,6 +162,10 @@ def jobs(rounds):
 # --- what it comes to ----------------------------------------------------------
 
 
+def columns(_data):
+    return KERNELS
+
+
 def runs_of(data, what, kernel, icount, **more):
     found = [
         run for run in data["runs"]
@@ -283,7 +284,7 @@ def notes(data):
                 "benchmark that does):\nwall times are QEMU's TCG's")
     else:
         wall = f"Instructions are emulated, wall times are those of {data['accelerator']}"
-    return f"""{wall}; instructions are counted by icount, without idle time.
+    yield f"""{wall}; instructions are counted by icount, without idle time.
 1 worker: memmap_async=off, same guest: the task that binds does it all, without the engine.
 2 workers: memmap_async=sync, and the kernel said each time that there were two.
 With icount's one CPU, sync does for device memory what off does.
@@ -345,47 +346,18 @@ def picture(data, path):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base", type=pathlib.Path, required=True, metavar="BZIMAGE")
-    parser.add_argument("--series", type=pathlib.Path, required=True, metavar="BZIMAGE")
-    parser.add_argument("--output", type=pathlib.Path, required=True, metavar="JSON")
-    parser.add_argument("--png", type=pathlib.Path, required=True, metavar="FILE")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = measure.parser(__doc__, 5)
     args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error("at least one round")
-    for kernel in (args.base, args.series):
-        if not kernel.is_file():
-            parser.error(f"no kernel {kernel}")
-    needed = max(BOOT_GIB[-1] << 30, measure.memory_for_pmem(PMEM))
-    limit = measure.available_memory() - measure.HOST_RESERVE
-    if needed > limit:
-        parser.error(f"{needed >> 30} GiB of free memory are needed, {limit >> 30} are there")
+    measure.check(parser, args, max(BOOT_GIB[-1] << 30, measure.memory_for_pmem(PMEM)))
     return args
 
 
 def measure_all(args):
-    args.accelerator = measure.accelerator(args)
-    wanted = list(jobs(args.rounds))
-    runs = measure.perform_all(args, wanted)
-    output = {"cpus": CPUS, **measure.about(args, runs), "lost": len(wanted) - len(runs)}
-    found, shown = rows(output), targets(output)
-    measure.write({**report.summary(found, shown, KERNELS), **output}, args.output)
-    print()
-    report.table(found, KERNELS)
-    print("\nWhat the series has to show:")
-    report.show_targets(shown)
-    print(f"\n{notes(output)}\n\n{report.about(output)}")
-    report.warn_lost(output)
-    report.warn_busy(output)
-    picture(output, args.png)
+    measure.carry_out(args, list(jobs(args.rounds)), {"cpus": CPUS}, sys.modules[__name__])
 
 
 def main():
-    args = arguments()
-    return measure.ended_by(lambda: measure_all(args))
+    return measure.ended_by(arguments(), measure_all)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Measure a base and a series kernel in QEMU, alternately; write the figures.
+"""Measure a base and a series kernel in QEMU, alternately; write the figures, print a table, draw a picture.
 
 A user waits for the first bind of a boot.  So an NVDIMM with a
 namespace and a filesystem is made beforehand, and each measured boot binds that:
@@ -39,7 +39,7 @@ from collections.abc import Callable
 sys.dont_write_bytecode = True
 import report  # noqa: E402  (leaves no directory beside the scripts)
 
-TOP = pathlib.Path(__file__).resolve().parent.parent
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 GUEST = TOP / "scripts" / "guest"
 PROGRAMS = TOP / "tests" / "guest"
 STATE = TOP / "build" / "demo"
@@ -85,6 +85,9 @@ CONSOLE = re.compile(r"trace: +\S.*-\d+ +\[\d+\] \S+ +(?P<time>\d+): console: (?
 SECTION_PAGES = 32768
 HOST_RESERVE = 2 << 30
 TOUCHES = 48
+# Of the guests, unless told otherwise.
+CPUS = 2
+MEMORY_GIB = 18
 
 
 class MeasureError(Exception):
@@ -515,10 +518,11 @@ def write(output, path):
     path.write_text(text + "\n")
 
 
-def ended_by(work):
-    """The exit status of a script that does this work."""
+def ended_by(args, work):
+    """The exit status of a script whose work that is."""
     try:
-        work()
+        if not args.check:
+            work(args)
     except MeasureError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -528,36 +532,69 @@ def ended_by(work):
     return 0
 
 
-def arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parser(description, rounds):
+    """What scripts/demo and scripts/bench pass on alike."""
+    found = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--base", type=pathlib.Path, metavar="BZIMAGE")
-    parser.add_argument("--series", type=pathlib.Path, metavar="BZIMAGE")
-    parser.add_argument("--output", type=pathlib.Path, metavar="JSON")
-    parser.add_argument("--pmem", type=parse_size, default=parse_size("512G"), metavar="SIZE",
-                        help=f"of the NVDIMM; others have 1/{report.SMALL} and {report.HUGE} "
-                        "times as much")
-    parser.add_argument("--memory", type=parse_size, default=parse_size("18G"), metavar="SIZE")
-    parser.add_argument("--cpus", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--binds", type=int, default=3, help="in each boot, after the first")
-    parser.add_argument("--check", action="store_true", help="the arguments, and nothing else")
-    args = parser.parse_args()
-    if min(args.rounds, args.binds, args.cpus) < 1:
-        parser.error("--rounds, --binds and --cpus have to be 1 or more")
-    if args.pmem < report.SMALL << 30 or args.pmem % (report.SMALL << 30):
-        parser.error(f"--pmem has to be a multiple of {report.SMALL}G")
+    for option, metavar in (("base", "BZIMAGE"), ("series", "BZIMAGE"), ("output", "JSON"),
+                            ("png", "FILE")):
+        found.add_argument(f"--{option}", type=pathlib.Path, metavar=metavar)
+    found.add_argument("--rounds", type=int, default=rounds)
+    found.add_argument("--check", action="store_true", help="the arguments, and nothing else")
+    return found
+
+
+def check(parser, args, needed, hint=""):
+    """That kernels and memory are there; how much memory."""
+    if args.rounds < 1:
+        parser.error("at least one round")
     for kernel in filter(None, (args.base, args.series)):
         if not kernel.is_file():
             parser.error(f"no kernel {kernel}")
     if not args.check and not (args.series and args.output):
         parser.error("--series and --output are needed")
     limit = available_memory() - HOST_RESERVE
-    if memory_for_pmem(args.pmem) > limit:
-        parser.error(f"{memory_for_pmem(args.pmem) >> 30} GiB of free memory are needed for "
-                     f"an NVDIMM of {args.pmem >> 30} GiB, {limit >> 30} are there: "
-                     "try a smaller --pmem")
+    if needed > limit:
+        parser.error(f"{needed >> 30} GiB of free memory are needed, {limit >> 30} are there{hint}")
+    return limit
+
+
+def carry_out(args, wanted, more, view):
+    """Measure; write and show what it comes to in the way of view, a module such as report."""
+    args.accelerator = accelerator(args)
+    runs = perform_all(args, wanted)
+    output = {**more, **about(args, runs), "lost": len(wanted) - len(runs)}
+    found, shown, heads = view.rows(output), view.targets(output), view.columns(output)
+    write({**report.summary(found, shown, heads), **output}, args.output)
+    print()
+    report.table(found, heads)
+    if shown:
+        print("\nWhat the series has to show:")
+        report.show_targets(shown)
+    for note in view.notes(output):
+        print(f"\n{note}")
+    print(f"\n{report.about(output)}")
+    report.warn_lost(output)
+    report.warn_busy(output)
+    if args.png:
+        view.picture(output, args.png)
+
+
+def arguments():
+    found = parser(__doc__, 3)
+    found.add_argument("--pmem", type=parse_size, default=parse_size("512G"), metavar="SIZE",
+                       help=f"of the NVDIMM; others have 1/{report.SMALL} and {report.HUGE} "
+                       "times as much")
+    found.add_argument("--memory", type=parse_size, default=MEMORY_GIB << 30, metavar="SIZE")
+    found.add_argument("--cpus", type=int, default=CPUS)
+    found.add_argument("--binds", type=int, default=3, help="in each boot, after the first")
+    args = found.parse_args()
+    if min(args.binds, args.cpus) < 1:
+        found.error("--binds and --cpus have to be 1 or more")
+    if args.pmem < report.SMALL << 30 or args.pmem % (report.SMALL << 30):
+        found.error(f"--pmem has to be a multiple of {report.SMALL}G")
+    limit = check(found, args, memory_for_pmem(args.pmem), ": try a smaller --pmem")
     if args.memory > limit:
         args.memory = max(limit >> 30, 4) << 30
         print(f"warning: not so much memory is available here; boot is measured with "
@@ -566,23 +603,16 @@ def arguments():
 
 
 def measure(args):
-    args.accelerator = accelerator(args)
-    wanted = jobs(args)
-    runs = perform_all(args, wanted)
-    output = {
+    carry_out(args, jobs(args), {
         "pmem_gib": args.pmem >> 30,
         "memory_gib": args.memory / (1 << 30),
         "cpus": args.cpus,
-        **about(args, runs),
-        "lost": len(wanted) - len(runs),
-    }
-    write({**report.summary(report.rows(output), report.targets(output),
-                            report.columns(output)), **output}, args.output)
+    }, report)
 
 
 def main():
     args = arguments()
-    return 0 if args.check else ended_by(lambda: measure(args))
+    return ended_by(args, measure)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 
 set -euo pipefail
 
-TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/memmap_async
 BUILD=$TOP/build
 PATCHES=${PATCHES:-$TOP/patches}
@@ -43,7 +43,60 @@ die()  { printf 'error: %s\n' "$*" >&2; exit 1; }
 # usage: prints the comment block on top of the calling script.
 usage() { sed -n '/^#/!q; /^#!/d; /^# SPDX/d; s/^#\( \|$\)//; p' "$0" | sed '/./,$!d'; }
 
-# heartbeat LOG: a line a minute, so that nobody takes long work for dead.
+# options "NAME= NAME ..." ARGS...: the arguments of a script.  --NAME VALUE, where the
+# list has "NAME=", goes into $NAME; --NAME, where it has "NAME", makes that 1; for
+# "NAME+" each VALUE is appended as a word.
+options() {
+	local _known=" $1 " _name _var
+	shift
+	while [ $# -gt 0 ]; do
+		case $1 in
+		-h|--help) usage; exit 0 ;;
+		--?*) _name=${1#--} ;;
+		*) die "unknown argument $1 (see --help)" ;;
+		esac
+		_var=${_name//-/_}
+		case $_known in
+		*" $_name= "*) printf -v "$_var" %s "${2:?$1 needs a value}"; shift ;;
+		*" $_name+ "*) printf -v "$_var" '%s%s ' "${!_var}" "${2:?$1 needs a value}"; shift ;;
+		*" $_name "*) printf -v "$_var" 1 ;;
+		*) die "unknown argument $1 (see --help)" ;;
+		esac
+		shift
+	done
+}
+
+# --- results ----------------------------------------------------------------
+
+passed=0
+failed=0
+skipped=()
+not_run=()
+pass() { passed=$((passed + ${2:-1})); say "  ok    $1"; }
+fail() { failed=$((failed + ${2:-1})); say "  FAIL  $1"; }
+skip() { skipped+=("$1"); say "  skip  $1"; }
+
+# joined WORD...: "a; b; c".
+joined() {
+	local text
+	text=$(printf '%s; ' "$@")
+	say "${text%; }"
+}
+
+# verdict: what was skipped, and how often; what did not run at all; the last line.
+verdict() {
+	local names
+	if [ ${#skipped[@]} -gt 0 ]; then
+		mapfile -t names < <(printf '%s\n' "${skipped[@]}" | sort | uniq -c |
+			sed -E 's/^ *([0-9]+) (.*)/\2 (\1 times)/; s/ \(1 times\)$//')
+		say "${#skipped[@]} skipped: $(joined "${names[@]}")"
+	fi
+	[ ${#not_run[@]} -eq 0 ] || say "NOT RUN: $(joined "${not_run[@]}")"
+	say "$passed passed, $failed failed"
+	[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+}
+
+# heartbeat LOG: a line a minute, since long work must not look dead.
 heartbeat() {
 	local seconds=0
 	while sleep 1 && kill -0 $$ 2>/dev/null; do
@@ -80,7 +133,7 @@ as_root() {
 
 # --- git -------------------------------------------------------------------
 
-# kgit: git with nobody's personal settings, since they would change what a
+# kgit: git without personal settings, since these would change what a
 # patch looks like, sign commits, run hooks.
 kgit() {
 	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null git \
@@ -88,7 +141,7 @@ kgit() {
 		-c core.hooksPath=/dev/null -c advice.detachedHead=false "$@"
 }
 
-# identity name|email: who commits here, or somebody neutral; git am wants one.
+# identity name|email: who commits here, or a neutral name; git am wants one.
 identity() {
 	local value
 	value=$(git -C "$TOP" config "user.$1" 2>/dev/null) || value=
@@ -309,7 +362,7 @@ overlay_write() {
 	[ -s "$dest/MAINTAINERS" ] || rm "$dest/MAINTAINERS"
 }
 
-# overlay_present DIR: what is there now, whoever wrote it.
+# overlay_present DIR: what is there now.
 overlay_present() {
 	(cd "$1" && find "${OVERLAY_ROOTS[@]}" MAINTAINERS -type f 2>/dev/null || true) | sort
 }
@@ -416,6 +469,16 @@ distro_disk() {
 
 # scripts/demo and scripts/bench share them.
 PAIR=$BUILD/demo
+
+# pair_options ROUNDS NAMES ARGS...: their options, and those in NAMES (see options);
+# ROUNDS is how many there are without --quick.
+pair_options() {
+	linux="" base="" series="" quick="" rounds=""
+	options "linux= base= series= quick rounds= $2" "${@:3}"
+	case ${base:+b}${series:+s} in b|s) die "--base and --series go together" ;; esac
+	rounds=${rounds:-$((quick ? 2 : $1))}
+	"$TOP/scripts/setup" ${linux:+--linux "$linux"}
+}
 
 # pair_kernel base|series [LINUX]: the kernel without or with the series becomes
 # $PAIR/base or $PAIR/series, unless that is of the same source already.  Both have

@@ -1,13 +1,8 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Turn the figures of scripts/measure.py into a table, a picture, and a word
-on each thing that the series has to show."""
+"""What the figures of measure.py come to: a table, a picture, and a word on each
+thing that the series has to show."""
 
-import argparse
-import json
-import pathlib
 import statistics
-import sys
 
 import matplotlib
 
@@ -308,17 +303,11 @@ def show_targets(found):
         print(f"  {what:58}{wanted:>15}{measured:>12}  {'met' if met else 'MISSED'}")
 
 
-def must_show(data):
-    small, large = sizes(data)[0], sizes(data)[-1]
-    print(f"What the series has to show, with {large} GiB:")
-    show_targets(targets(data))
-    if (small, large) != (64, 512):
-        print("  (meant for 64 and 512 GiB)")
-
-
 def notes(data):
     """What has to be known of the figures."""
     large = sizes(data)[-1]
+    if targets(data) and (sizes(data)[0], large) != (64, 512):
+        yield "What the series has to show is meant for 64 and 512 GiB."
     if "off" in columns(data):
         yield ("A first result: the series' own kernel with memmap_async=off stands in for base. "
                "It flatters\nbase, since that kernel, too, leaves the memmap's memory unzeroed and "
@@ -390,29 +379,3 @@ def picture(data, path):
                    if data["accelerator"] == "tcg" else data["accelerator"]),
                 fontsize=10, color="#555555", va="top")
     figure.savefig(path, dpi=120)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=pathlib.Path, metavar="JSON")
-    parser.add_argument("--png", type=pathlib.Path, metavar="FILE")
-    args = parser.parse_args()
-    if not args.results.is_file():
-        parser.error(f"no results {args.results}: scripts/measure.py writes them")
-    data = json.loads(args.results.read_text())
-    table(rows(data), columns(data))
-    if targets(data):
-        print()
-        must_show(data)
-    for note in notes(data):
-        print(f"\n{note}")
-    print(f"\n{about(data)}")
-    warn_lost(data)
-    warn_busy(data)
-    if args.png:
-        picture(data, args.png)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
