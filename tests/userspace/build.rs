@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writes a weakened copy of `claim.rs` or `stamp.rs` for each line of `tests/mutations/table.rs`,
-//! and a test module around each of them, for `tests/mutations/main.rs`. Says to these files which
-//! options of the kernel are set.
+//! Writes a weakened copy of a file of the engine for each line of `tests/mutations/table.rs`, and a
+//! test module around each of them, with the files and the models that belong to it, for
+//! `tests/mutations/main.rs`. Says to these files which options of the kernel are set.
 
 #[path = "tests/mutations/table.rs"]
 mod table;
@@ -20,15 +20,20 @@ fn main() {
         println!("cargo::rustc-cfg=CONFIG_X86_64");
     }
 
-    for (file, models, mutations) in [
-        ("claim", "tests/models/mod.rs", table::CLAIM),
-        ("stamp", "tests/models/stamp.rs", table::STAMP),
-    ] {
-        let models = here.join(models);
-        let path = here.join(format!("../../mm/memmap_async/{file}.rs"));
-        let source = fs::read_to_string(&path).unwrap();
+    // What is compiled for a mutation besides its models: the file itself, and those it works with.
+    const ENGINE: &[&str] = &["claim", "job", "pfn"];
 
-        println!("cargo::rerun-if-changed={}", path.display());
+    for (file, files, models, mutations) in [
+        ("claim", ENGINE, "mod.rs", table::CLAIM),
+        ("job", ENGINE, "mod.rs", table::JOB),
+        ("pfn", ENGINE, "mod.rs", table::PFN),
+        ("stamp", &["stamp"], "stamp.rs", table::STAMP),
+    ] {
+        let models = here.join("tests/models").join(models);
+        let path_of = |file: &str| here.join(format!("../../mm/memmap_async/{file}.rs"));
+        let source = fs::read_to_string(path_of(file)).unwrap();
+
+        println!("cargo::rerun-if-changed={}", path_of(file).display());
         for &(name, from, to, model, red) in mutations {
             let mutant = out.join(format!("{name}.rs"));
 
@@ -36,11 +41,18 @@ fn main() {
             match source.matches(from).count() {
                 1 => {
                     fs::write(&mutant, source.replace(from, to)).unwrap();
-                    writeln!(
-                        tests,
-                        "#[allow(unused, clippy::all)] #[path = {mutant:?}] mod {file};"
-                    )
-                    .unwrap();
+                    for &other in files {
+                        let path = match other == file {
+                            true => mutant.clone(),
+                            false => path_of(other),
+                        };
+
+                        writeln!(
+                            tests,
+                            "#[allow(unused, clippy::all)] #[path = {path:?}] mod {other};"
+                        )
+                        .unwrap();
+                    }
                     writeln!(
                         tests,
                         "#[allow(dead_code)] #[path = {models:?}] mod models;"

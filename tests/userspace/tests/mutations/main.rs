@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A test of the tests: each weakened copy of `claim.rs` and `stamp.rs` must be found out by
-//! the models.
+//! A test of the tests: each weakened copy of a file of the engine must be found out by the models.
 //!
 //! `table.rs` says what is weakened, `build.rs` writes the copies. A model that goes red is run in
 //! a process of its own, which ends at the first panic: unwinding would drop claims, and run on in

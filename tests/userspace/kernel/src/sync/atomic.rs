@@ -64,6 +64,12 @@ pub mod ordering {
 
     impl AcquireOrRelaxed for Acquire {}
     impl AcquireOrRelaxed for Relaxed {}
+
+    /// What a store takes.
+    pub trait ReleaseOrRelaxed: Ordering {}
+
+    impl ReleaseOrRelaxed for Release {}
+    impl ReleaseOrRelaxed for Relaxed {}
 }
 
 /// Types that an [`Atomic`] can hold.
@@ -74,15 +80,21 @@ pub trait AtomicType: Copy {
     fn from_repr(repr: u64) -> Self;
 }
 
-impl AtomicType for u64 {
-    fn into_repr(self) -> u64 {
-        self
-    }
+macro_rules! impl_atomic_type {
+    ($($t:ty)*) => {$(
+        impl AtomicType for $t {
+            fn into_repr(self) -> u64 {
+                self as u64
+            }
 
-    fn from_repr(repr: u64) -> Self {
-        repr
-    }
+            fn from_repr(repr: u64) -> Self {
+                repr as $t
+            }
+        }
+    )*};
 }
+
+impl_atomic_type! { u32 u64 usize }
 
 /// An atomic `T`.
 pub struct Atomic<T: AtomicType>(AtomicU64, PhantomData<T>);
@@ -99,6 +111,13 @@ impl<T: AtomicType> Atomic<T> {
     pub fn load<Ordering: ordering::AcquireOrRelaxed>(&self, _: Ordering) -> T {
         // Neither of the two orderings is `Full`.
         T::from_repr(self.0.load(Ordering::STD.unwrap()))
+    }
+
+    /// Stores `v`.
+    #[track_caller]
+    pub fn store<Ordering: ordering::ReleaseOrRelaxed>(&self, v: T, _: Ordering) {
+        // Neither of the two orderings is `Full`.
+        self.0.store(v.into_repr(), Ordering::STD.unwrap());
     }
 
     /// Adds `v`, wrapping, and returns what was there before.

@@ -5,12 +5,7 @@
 //! Nothing in `pfn.rs` may panic, so each call here is a test of that as well: arithmetic that
 //! wraps panics in this build.
 
-// The tests use less of it than the kernel does.
-#[allow(dead_code)]
-#[path = "../../../mm/memmap_async/pfn.rs"]
-mod pfn;
-
-use pfn::{PfnRange, Units};
+use super::super::pfn::{PfnRange, Units};
 use proptest::prelude::*;
 
 /// More units than this are not looked at one by one.
@@ -74,15 +69,16 @@ macro_rules! some {
     };
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
+fn config() -> ProptestConfig {
+    ProptestConfig {
         cases: 2000,
         failure_persistence: None,
         ..ProptestConfig::default()
-    })]
+    }
+}
 
-    #[test]
-    fn a_range_has_a_page(start in pfn(), end in pfn()) {
+pub(crate) fn a_range_has_a_page() {
+    proptest!(config(), |(start in pfn(), end in pfn())| {
         match PfnRange::new(start, end) {
             Some(range) => {
                 prop_assert!(start < end);
@@ -92,10 +88,11 @@ proptest! {
             None => prop_assert!(start >= end),
         }
         prop_assert_eq!(PfnRange::new(start, start), None);
-    }
+    });
+}
 
-    #[test]
-    fn an_intersection_holds_what_both_hold(a in pfn(), b in pfn(), c in pfn(), d in pfn()) {
+pub(crate) fn an_intersection_holds_what_both_hold() {
+    proptest!(config(), |(a in pfn(), b in pfn(), c in pfn(), d in pfn())| {
         let one = some!(PfnRange::new(a.min(b), a.max(b)));
         let two = some!(PfnRange::new(c.min(d), c.max(d)));
         let both = one.intersection(two);
@@ -112,18 +109,20 @@ proptest! {
                 within(one, pfn) && within(two, pfn)
             );
         }
-    }
+    });
+}
 
-    #[test]
-    fn a_unit_is_a_power_of_two(start in pfn(), end in pfn(), unit_pages in pfn()) {
+pub(crate) fn a_unit_is_a_power_of_two() {
+    proptest!(config(), |(start in pfn(), end in pfn(), unit_pages in pfn())| {
         let range = some!(PfnRange::new(start.min(end), start.max(end)));
 
         prop_assert_eq!(Units::new(range, unit_pages).is_some(), unit_pages.is_power_of_two());
         prop_assert!(Units::new(range, 0).is_none());
-    }
+    });
+}
 
-    #[test]
-    fn units_partition_the_range(units in few_units(), beyond in pfn()) {
+pub(crate) fn units_partition_the_range() {
+    proptest!(config(), |(units in few_units(), beyond in pfn())| {
         let (range, units, unit) = some!(units);
         let mut next = range.start();
 
@@ -140,46 +139,50 @@ proptest! {
         prop_assert_eq!(next, range.end());
         prop_assert_eq!(pfns_of(&units, units.count()), None);
         prop_assert_eq!(pfns_of(&units, units.count().saturating_add(beyond)), None);
-    }
+    });
+}
 
-    #[test]
-    fn several_units_are_what_each_of_them_is(
-        units in few_units(),
-        from in any::<prop::sample::Index>(),
-        to in any::<prop::sample::Index>(),
-        beyond in prop_oneof![4 => Just(0), 1 => pfn()],
-    ) {
-        let (_, units, unit) = some!(units);
-        let (from, to) = (from.index(units.count()), to.index(units.count()));
-        let (from, to) = (from.min(to), from.max(to));
-        let pfns = units.pfns(from..(to + 1).saturating_add(beyond)).unwrap();
-        let last = if beyond == 0 { to } else { (to.saturating_add(beyond)).min(units.count() - 1) };
+pub(crate) fn several_units_are_what_each_of_them_is() {
+    proptest!(config(), |(
+            units in few_units(),
+            from in any::<prop::sample::Index>(),
+            to in any::<prop::sample::Index>(),
+            beyond in prop_oneof![4 => Just(0), 1 => pfn()],
+    )| {
+            let (_, units, unit) = some!(units);
+            let (from, to) = (from.index(units.count()), to.index(units.count()));
+            let (from, to) = (from.min(to), from.max(to));
+            let pfns = units.pfns(from..(to + 1).saturating_add(beyond)).unwrap();
+            let last = if beyond == 0 { to } else { (to.saturating_add(beyond)).min(units.count() - 1) };
 
-        prop_assert_eq!(pfns.start(), pfns_of(&units, from).unwrap().start());
-        prop_assert_eq!(pfns.end(), pfns_of(&units, last).unwrap().end());
-        prop_assert_eq!(units.pfns(from..from), None);
-        prop_assert!(units.whole_in(pfns.nr_pages()) <= last + 1 - from);
-        prop_assert_eq!(units.whole_in(unit * 7), 7);
-    }
+            prop_assert_eq!(pfns.start(), pfns_of(&units, from).unwrap().start());
+            prop_assert_eq!(pfns.end(), pfns_of(&units, last).unwrap().end());
+            prop_assert_eq!(units.pfns(from..from), None);
+            prop_assert!(units.whole_in(pfns.nr_pages()) <= last + 1 - from);
+            prop_assert_eq!(units.whole_in(unit * 7), 7);
+        prop_assert_eq!(units.whole_in(unit * 8 - 1), 7);
+        });
+}
 
-    #[test]
-    fn what_covers_is_what_intersects(
-        units in few_units(),
-        from in any::<prop::sample::Index>(),
-        to in any::<prop::sample::Index>(),
-    ) {
-        let (range, units, _) = some!(units);
-        let (from, to) = (from.index(range.nr_pages()), to.index(range.nr_pages()));
-        let pfns = range_at(range.start() + from.min(to), from.abs_diff(to) + 1).unwrap();
-        let naive: Vec<_> = (0..units.count())
-            .filter(|&n| pfns_of(&units, n).unwrap().intersection(pfns).is_some())
-            .collect();
+pub(crate) fn what_covers_is_what_intersects() {
+    proptest!(config(), |(
+            units in few_units(),
+            from in any::<prop::sample::Index>(),
+            to in any::<prop::sample::Index>(),
+    )| {
+            let (range, units, _) = some!(units);
+            let (from, to) = (from.index(range.nr_pages()), to.index(range.nr_pages()));
+            let pfns = range_at(range.start() + from.min(to), from.abs_diff(to) + 1).unwrap();
+            let naive: Vec<_> = (0..units.count())
+                .filter(|&n| pfns_of(&units, n).unwrap().intersection(pfns).is_some())
+                .collect();
 
-        prop_assert_eq!(units.covering(pfns).unwrap().collect::<Vec<_>>(), naive);
-    }
+            prop_assert_eq!(units.covering(pfns).unwrap().collect::<Vec<_>>(), naive);
+        });
+}
 
-    #[test]
-    fn nothing_outside_is_covered(units in any_units(), start in pfn(), nr in pfn()) {
+pub(crate) fn nothing_outside_is_covered() {
+    proptest!(config(), |(units in any_units(), start in pfn(), nr in pfn())| {
         let (range, units, _) = some!(units);
 
         for start in [start, range.start().saturating_sub(1), range.end() - 1, range.end()] {
@@ -190,12 +193,13 @@ proptest! {
                 prop_assert_eq!(units.covering(pfns).is_some(), inside);
             }
         }
-    }
+    });
+}
 
-    /// As above, for ranges and units of all sizes: the first units, the last ones, and one in
-    /// between.
-    #[test]
-    fn units_of_any_size(units in any_units(), some in any::<prop::sample::Index>()) {
+/// As above, for ranges and units of all sizes: the first units, the last ones, and one in
+/// between.
+pub(crate) fn units_of_any_size() {
+    proptest!(config(), |(units in any_units(), some in any::<prop::sample::Index>())| {
         let (range, units, unit) = some!(units);
         let last = units.count() - 1;
 
@@ -224,5 +228,5 @@ proptest! {
                 prop_assert_eq!(pfns_of(&units, n + 1).unwrap().start(), pfns.end());
             }
         }
-    }
+    });
 }
