@@ -87,9 +87,9 @@ static ssize_t memmap_state_store(struct device *dev, struct device_attribute *a
 		return -ENXIO;
 
 	/*
-	 * Unbinding the device waits for those who use its attributes before it
-	 * ends what they wait for. So don't be one of them: that ends it for
-	 * those with a reference to the pgmap before it waits for them.
+	 * Unbinding the device waits for tasks in its attributes before it ends
+	 * what this one waits for. So leave the attribute: for tasks with a
+	 * reference to the pgmap it ends that first, and waits then.
 	 */
 	kn = sysfs_break_active_protection(&dev->kobj, &attr->attr);
 	err = memmap_async_complete(pgmap);
@@ -97,7 +97,7 @@ static ssize_t memmap_state_store(struct device *dev, struct device_attribute *a
 		sysfs_unbreak_active_protection(kn);
 	put_dev_pagemap(pgmap);
 
-	/* The freezer interrupts as well; that is nobody's business. */
+	/* The freezer interrupts as well, which user space need not know. */
 	return err == -EINTR ? -ERESTARTSYS : err ?: count;
 }
 static DEVICE_ATTR_RW(memmap_state);

@@ -20,8 +20,8 @@ int __memmap_sync(unsigned long pfn, unsigned long nr_pages);
  * @nr_pages: how many; all of them in one range of one pgmap
  *
  * The memmap of a pgmap with PGMAP_MEMMAP_ASYNC is initialized while its driver
- * is in use already. Who is about to look at a struct page of it calls this
- * first, unless he got there by way of a mapping or a reference, whose maker
+ * is in use already. A caller who is about to look at a struct page of it calls
+ * this first, unless the page comes from a mapping or a reference, whose maker
  * has. It initializes what is needed and not ready, and waits for nothing else.
  * It costs nothing while no memmap is being initialized, and little for pages
  * that are ready.
@@ -55,8 +55,8 @@ static inline int memmap_sync(unsigned long pfn, unsigned long nr_pages)
  *	where the range is too small for so many
  * @preemptible: @init takes longer than some microseconds for a unit, or takes
  *	locks that sleep on PREEMPT_RT. If it does not, preemption is off while
- *	units are initialized, so that nobody waits for one whose owner does not run.
- * @background: nobody waits for all of it. The workers have the lowest priority,
+ *	units are initialized, so that no task waits for one whose owner does not run.
+ * @background: no caller waits for all of it. The workers have the lowest priority,
  *	freeze with the system and share memmap_async.max_workers with those of
  *	other such ranges. Without CONFIG_MEMMAP_ASYNC this is ignored.
  * @init: initializes the struct pages and the pageblocks of
@@ -66,8 +66,8 @@ static inline int memmap_sync(unsigned long pfn, unsigned long nr_pages)
  *	called from process context and should reschedule now and then; without,
  *	it must not sleep, and interrupts can be off.
  * @done: if not NULL, called once when all of the range may be used, and not
- *	if it was cancelled before. It is called by whoever initialized the last
- *	unit, so it must not sleep.
+ *	if it was cancelled before. It is called by the one that initialized the
+ *	last unit, so it must not sleep.
  * @arg: passed to @init and @done
  *
  * The descriptor is copied. @arg has to stay what it is until
@@ -119,10 +119,10 @@ void memmap_async_start(struct memmap_async *m);
  * @start_pfn: first pfn that is needed
  * @end_pfn: the pfn after the last one
  *
- * Initializes the units in question that nobody has begun with, and waits for
- * those that somebody is at; if these are small, for some of their neighbours,
- * too. No other unit is waited for. Kernels without CONFIG_MEMMAP_ASYNC wait for
- * the whole range.
+ * Initializes the units in question that are not claimed yet, and waits for
+ * those that are; if these are small, for some of their neighbours, too. No
+ * other unit is waited for. Kernels without CONFIG_MEMMAP_ASYNC wait for the
+ * whole range.
  *
  * Context: Process context, may sleep. The caller sees to it that @m is not
  * freed meanwhile.
@@ -133,7 +133,7 @@ int memmap_async_sync(struct memmap_async *m, unsigned long start_pfn,
 		      unsigned long end_pfn);
 
 /**
- * memmap_async_grow() - initialize units that nobody has begun with
+ * memmap_async_grow() - initialize units that are not claimed yet
  * @m: from memmap_async_alloc()
  * @nr_pages: how many pages have to become available
  *
@@ -159,7 +159,7 @@ unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages);
 void memmap_async_wait(struct memmap_async *m);
 
 /**
- * memmap_async_cancel() - stop: when this returns, nobody touches the range
+ * memmap_async_cancel() - stop: when this returns, the range is left alone
  * @m: from memmap_async_alloc()
  *
  * Takes as long as a unit takes, or some small ones; kernels without
@@ -171,7 +171,7 @@ void memmap_async_cancel(struct memmap_async *m);
 
 /**
  * memmap_async_free() - cancel what is still to do, and free it
- * @m: from memmap_async_alloc(); nobody else can reach it any more
+ * @m: from memmap_async_alloc(); it is not reachable any more
  *
  * Context: Process context, sleeps.
  */
@@ -201,13 +201,13 @@ unsigned int memmap_async_nr_workers(const struct memmap_async *m);
  * @nr_pages: struct pages in the run, those two included
  *
  * For pages that differ by nothing but where they are: from each to the next,
- * every word stays the same or changes by the same amount. That leaves out
- * whoever wants to see each page on its own, such as a tracepoint. Kernels
- * without CONFIG_MEMMAP_ASYNC don't have it.
+ * every word stays the same or changes by the same amount. Tracepoints that are
+ * to see each page are not called. Kernels without CONFIG_MEMMAP_ASYNC don't have
+ * it.
  *
- * Context: Any. Nobody else writes to these struct pages meanwhile. Who reads one
- * that is not ready yet, as some do who go by pfn, may find any mixture of words
- * from before and after.
+ * Context: Any. Nobody else writes to these struct pages meanwhile. A reader of
+ * one that is not ready yet, as some that go by pfn are, may find any mixture of
+ * words from before and after.
  */
 void memmap_stamp(struct page *page, unsigned long nr_pages);
 

@@ -2,23 +2,23 @@
 
 //! Who may initialise which unit, and which units are ready.
 //!
-//! A [`ClaimMap`] has two bits for each unit. `todo` is set while nobody has claimed the unit;
-//! `done` is set once it is initialised and may be read. Neither set means that somebody is at it.
+//! A [`ClaimMap`] has two bits for each unit. `todo` is set while the unit is not claimed;
+//! `done` is set once it is initialised and may be read. Neither set means that it is claimed.
 //! 64 units share a [`Word`].
 //!
 //! Claims are made by those [`Inside`] the map's gate only. [`ClaimMap::close()`] refuses all later
 //! entries and claims; once [`ClaimMap::is_empty()`] says that the last one has left, nobody
 //! touches the range any more. A unit that is neither `todo` nor `done` after that will never be
-//! done, hence whoever waits for one has to look at the gate as well.
+//! done, hence a caller who waits for one has to look at the gate as well.
 //!
 //! # Ordering
 //!
-//! - Publishing is a release and [`ClaimMap::is_done()`] an acquire: who sees `done` sees all that
-//!   the owner stored before.
+//! - Publishing is a release and [`ClaimMap::is_done()`] an acquire: a reader of `done` sees all
+//!   that the owner stored before.
 //! - Dropping a claim is a release and claiming an acquire: the next owner continues where the
 //!   previous one left off.
-//! - Leaving the gate is a release and [`ClaimMap::is_empty()`] an acquire: who sees it empty sees
-//!   all stores of those who were inside.
+//! - Leaving the gate is a release and [`ClaimMap::is_empty()`] an acquire: a task that finds it
+//!   empty sees all stores of those that were inside.
 //!
 //! Non-temporal stores are weaker than that and must be drained before a claim is published,
 //! dropped or, at the latest, the gate is left.
@@ -167,8 +167,8 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
         }
     }
 
-    /// Whether nobody has claimed `unit` yet. Only a hint: by now somebody can have, or have given
-    /// it back. Other than an attempt to claim it, this leaves the gate and its owner alone.
+    /// Whether `unit` is not claimed yet. Only a hint: by now it can be claimed, or have been given
+    /// back. Other than an attempt to claim it, this leaves the gate and its owner alone.
     pub(crate) fn is_todo(&self, unit: usize) -> bool {
         match self.words.get(unit / Word::UNITS) {
             Some(word) => word.todo.load(Relaxed) & (1 << (unit % Word::UNITS)) != 0,
@@ -183,7 +183,7 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
     }
 }
 
-/// Somebody who may claim: came in by [`ClaimMap::enter()`], leaves when dropped.
+/// The right to claim: had by [`ClaimMap::enter()`], which is left when this is dropped.
 ///
 /// Forgetting one is safe, but then the gate is never empty again.
 pub(crate) struct Inside<'a, S: Deref<Target = [Word]>> {
@@ -191,7 +191,7 @@ pub(crate) struct Inside<'a, S: Deref<Target = [Word]>> {
 }
 
 impl<S: Deref<Target = [Word]>> Inside<'_, S> {
-    /// Claims `unit`; [`None`] if somebody has, if there is no such unit, or if the gate is closed.
+    /// Claims `unit`; [`None`] if it is claimed, if there is no such one, or if the gate is closed.
     pub(crate) fn claim(&self, unit: usize) -> Option<Claim<'_, S>> {
         if self.map.is_closed() {
             return None;
@@ -202,8 +202,8 @@ impl<S: Deref<Target = [Word]>> Inside<'_, S> {
     }
 
     /// Claims up to `max_units` that are next to each other, of word number `hint` if it has some,
-    /// else of the next that has, round and round; [`None`] if nobody needs to claim anything at
-    /// the moment, or if the gate is closed.
+    /// else of the next that has, round and round; [`None`] if there is nothing to claim at the
+    /// moment, or if the gate is closed.
     ///
     /// That is not the end: a claim can be dropped. The end is [`ClaimMap::remaining()`] of 0.
     pub(crate) fn claim_near(&self, hint: usize, max_units: u32) -> Option<Claim<'_, S>> {
@@ -230,7 +230,7 @@ impl<S: Deref<Target = [Word]>> Inside<'_, S> {
         loop {
             let bits = pick(todo);
 
-            // Who tries again and again must not take the word from the owner each time.
+            // A task that tries again and again must not take the word from the owner each time.
             if bits == 0 {
                 return None;
             }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A range that is being initialised: by workers, and by whoever can't wait for them.
+//! A range that is being initialised: by workers, and by callers who can't wait for them.
 //!
 //! All of them do the same: claim a unit, initialise it, publish it; workers some units at a time.
-//! So none of them ever waits for another, but for [`Job::sync()`] of a unit that somebody is at,
+//! So none of them ever waits for another, but for [`Job::sync()`] of a unit that is claimed,
 //! and for [`Job::wait()`] and [`Job::cancel()`], which wait by definition.
 //!
 //! Unless the range says that a unit takes long, preemption is off from before the owner of a claim
@@ -12,7 +12,7 @@
 //! is what costs least, and a caller of [`Job::sync()`] or [`Job::cancel()`] does not wait for a
 //! worker that was preempted.
 //!
-//! Whoever waits for the range takes part in the work, so that no progress depends on a worker.
+//! A caller who waits for the range claims units, too, so that no progress depends on a worker.
 //!
 //! # Lifetime
 //!
@@ -63,9 +63,9 @@ use kernel::{
     },
 };
 
-/// How many pages of small units a worker claims at a time: all who claim share the words and the
-/// counts of the map. Who needs one of these units meanwhile waits for the whole claim, which is 20
-/// microseconds at 10 ns a struct page.
+/// How many pages of small units a worker claims at a time: all owners of claims share the words
+/// and the counts of the map. A caller who needs one of these units waits for the whole claim,
+/// which is 20 microseconds at 10 ns a struct page.
 const BATCH_PAGES: usize = 2048;
 
 /// How many nanoseconds a claim should take at most, since preemption is off meanwhile. Where a
@@ -151,8 +151,8 @@ impl<I: Initializer> Job<I> {
     /// available. Must not be called with preemption off if `can_sleep`.
     ///
     /// Preemption is off before the gate is entered, and on again after it was left, for each claim
-    /// anew. A task that was preempted on its way would keep [`cancel()`](Self::cancel) and those
-    /// who need its units waiting until the scheduler lets it run again.
+    /// anew. A task that was preempted on its way would keep [`cancel()`](Self::cancel) and the
+    /// callers who need its units waiting until the scheduler lets it run again.
     fn claim_and_init(&self, can_sleep: bool, pick: Pick) -> Option<Piece> {
         // What is declared first is dropped last.
         let _guard = (!self.init.preemptible()).then(PreemptDisabled::new);
@@ -261,7 +261,7 @@ impl<I: Initializer> Job<I> {
         available
     }
 
-    /// Initialises what nobody has begun with, and waits until the range is done or the job is
+    /// Initialises what is not claimed yet, and waits until the range is done or the job is
     /// cancelled. May sleep.
     pub(crate) fn wait(&self) {
         // Where no worker begins, as a rule.
@@ -273,7 +273,7 @@ impl<I: Initializer> Job<I> {
         self.idle.wait_for_completion();
     }
 
-    /// Sees to it that nobody touches the range any more. May sleep.
+    /// Has the range left alone: when this returns, no claim of it is left. May sleep.
     pub(crate) fn cancel(&self) {
         let mut spins = 0;
 
@@ -297,7 +297,7 @@ struct Piece {
     available: usize,
 }
 
-/// Where somebody goes on with the range, and how many units at a time. Both are only hints.
+/// Where a worker or a waiter goes on with the range, and how many units at a time. Both are hints.
 struct Cursor {
     /// The word of the claim map.
     word: Atomic<usize>,
@@ -341,7 +341,7 @@ impl Cursor {
 /// Lets others have the CPU, RCU above all.
 ///
 /// With preemption off for unit after unit, the tick hardly ever sees a quiescent state of this
-/// CPU, and all who wait for RCU would wait for the whole range.
+/// CPU, and callers of `synchronize_rcu()` would wait for the whole range.
 fn quiesce() {
     might_sleep();
     schedule();
@@ -357,7 +357,7 @@ fn relax(spins: &mut u32) {
     }
 }
 
-/// One of those who initialise a [`Job`] in the background.
+/// One of the work items that initialise a [`Job`] in the background.
 #[pin_data]
 struct Worker<I: Initializer> {
     job: Arc<Job<I>>,

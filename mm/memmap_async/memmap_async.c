@@ -2,9 +2,9 @@
 /*
  * Initialization of the memmap by several CPUs.
  *
- * Whoever has struct pages to initialize describes the range and how to do a
- * piece of it; the rest (who does which piece, on which CPUs, who waits for
- * whom) is decided here and nowhere else.
+ * A caller with struct pages to initialize describes the range and how to do a
+ * piece of it; the rest (which worker does which piece, on which CPU, and which
+ * caller waits for what) is decided here and nowhere else.
  */
 #define pr_fmt(fmt) "memmap_async: " fmt
 
@@ -30,14 +30,14 @@
 
 /*
  * The least that is worth a worker of its own, in pages: 300 microseconds of
- * work at 10 ns for a struct page, against some tens to wake somebody up.
+ * work at 10 ns for a struct page, against some tens to wake a worker up.
  */
 #define WORKER_PAGES	SZ_32K
 
 static enum {
-	MEMMAP_ASYNC_OFF,	/* who has struct pages to initialize does it alone */
-	MEMMAP_ASYNC_SYNC,	/* workers help, and everybody waits for them */
-	MEMMAP_ASYNC_ON,	/* who does not have to wait does not */
+	MEMMAP_ASYNC_OFF,	/* each caller initializes its struct pages alone */
+	MEMMAP_ASYNC_SYNC,	/* workers help, and all callers wait for them */
+	MEMMAP_ASYNC_ON,	/* callers who need not wait do not */
 } memmap_async_mode __ro_after_init = MEMMAP_ASYNC_ON;
 
 static int __init memmap_async_setup(char *str)
@@ -106,7 +106,7 @@ static int __init memmap_async_init(void)
 early_initcall(memmap_async_init);
 
 /**
- * memmap_async_in_background() - whether to initialize a range while nobody waits
+ * memmap_async_in_background() - whether to initialize a range in the background
  * @nr_pages: how many struct pages it has
  *
  * Context: Any.
@@ -128,9 +128,9 @@ static int memmap_async_node(int nid)
 }
 
 /**
- * memmap_async_report() - tell the log, and who traces, that a range is initialized
+ * memmap_async_report() - tell the log, and the tracer, that a range is initialized
  * @desc: the range
- * @m: who did it
+ * @m: its job
  * @msecs: how long it took
  *
  * Context: Any.

@@ -3,11 +3,11 @@
 //! Initialisation of the memmap, the array of `struct page`: the engine.
 //!
 //! Boot and device memory call it through `include/linux/memmap_async.h`. What it has to initialise
-//! and how is theirs to say; who initialises which piece, and when, is decided here.
+//! and how is theirs to say; which CPU does which piece, and when, is decided here.
 //!
 //! - [`pfn`]: ranges of page frame numbers, cut into units
 //! - [`claim`]: who may initialise which unit, which ones are ready
-//! - [`job`]: a range on its way, the workers, and those who can't wait for them
+//! - [`job`]: a range on its way, the workers, and the callers who can't wait for them
 //! - [`callbacks`]: how C initialises a piece of a range
 //! - [`stamp`]: runs of alike struct pages
 //!
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn memmap_async_cancel(m: *mut bindings::memmap_async) {
 
 /// # Safety
 ///
-/// `m` is from [`memmap_async_new()`], and nobody uses it any more.
+/// `m` is from [`memmap_async_new()`], and is not used any more.
 #[export]
 pub unsafe extern "C" fn memmap_async_free(m: *mut bindings::memmap_async) {
     // SAFETY: By the safety requirement this is the last use of what `new` made from a `Foreign`.
@@ -187,7 +187,7 @@ pub unsafe extern "C" fn memmap_stamp(page: *mut bindings::page, nr_pages: c_ulo
     unsafe { stamp::stamp::<PAGE_WORDS, Plain>(page.cast(), nr_pages) };
 }
 
-/// As `memmap_stamp()`, past the caches.
+/// As `memmap_stamp()`, by non-temporal stores.
 ///
 /// # Safety
 ///

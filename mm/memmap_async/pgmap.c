@@ -3,13 +3,13 @@
  * Device memory whose memmap is initialized while it is in use already.
  *
  * memremap_pages() prepares a job for each range of a pgmap with
- * PGMAP_MEMMAP_ASYNC before anybody can find the pgmap, so that nothing can fail
+ * PGMAP_MEMMAP_ASYNC before the pgmap can be found, so that nothing can fail
  * later, and starts it once the range has a vmemmap. Until then memmap_sync()
  * fails; from then on it has the pages it is asked for initialized at once.
  *
- * Who calls it holds a reference to the pgmap. memunmap_pages() cancels the jobs
- * first, so that the last reference is not kept by somebody who initializes
- * pages, waits until there is none, and frees the jobs.
+ * Its caller holds a reference to the pgmap. memunmap_pages() cancels the jobs
+ * first, so that the last reference is not kept by a task that initializes pages,
+ * waits until there is none, and frees the jobs.
  */
 #include <kunit/static_stub.h>
 #include <linux/atomic.h>
@@ -142,7 +142,7 @@ void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
 		r->start_pfn = PHYS_PFN(pgmap->ranges[i].start);
 		r->end_pfn = r->start_pfn + PHYS_PFN(range_len(&pgmap->ranges[i]));
 
-		/* Who waits for a unit must not have to wait for long. */
+		/* A caller who waits for a unit must not wait for long. */
 		if (!memmap_device_desc(pgmap, r->start_pfn, r->end_pfn, pgmap->nid,
 					&r->device, &r->desc) || r->desc.preemptible)
 			goto err_free;

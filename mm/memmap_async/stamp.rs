@@ -7,13 +7,13 @@
 //! know about the others. They are initialised by the helpers that the kernel has for that, in C,
 //! which remain the only ones to know what a struct page holds.
 //!
-//! Some who go by pfn read a struct page before it is ready, such as `read_page_owner()` and
-//! `is_free_buddy_page()`, and cope with whatever they find. Nobody else may. So this is no data
+//! Some code that goes by pfn reads a struct page before it is ready, `read_page_owner()` and
+//! `is_free_buddy_page()`, and copes with what it finds. No other code may. So this is no data
 //! race as long as words are read and written one by one, by volatile accesses, as by `READ_ONCE()`
 //! and `WRITE_ONCE()`.
 //!
-//! What is stored past the caches is drained before [`stamp()`] returns: whoever publishes the run
-//! needs no more than the usual release.
+//! Non-temporal stores are drained before [`stamp()`] returns: to publish the run takes no more
+//! than the usual release.
 //!
 //! Nothing here sleeps, allocates or panics: a caller may have interrupts off.
 //!
@@ -47,7 +47,7 @@ impl Store for Plain {
     fn drain() {}
 }
 
-/// Past the caches, for memory that nobody looks at soon: lines are written without being read
+/// Non-temporal stores, for memory that is not read soon: lines are written without being read
 /// first, and what is cached stays.
 #[cfg(CONFIG_X86_64)]
 pub(crate) struct NonTemporal;

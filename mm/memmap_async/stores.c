@@ -2,9 +2,9 @@
 /*
  * Which stores initialize the memmap of device memory.
  *
- * Nobody looks at these struct pages soon, so there is nothing to gain by having
- * them in the caches; stores past the caches need not read what they overwrite,
- * and leave the caches to others. Whether they are faster is another matter, and
+ * These struct pages are not read soon, so there is nothing to gain by having
+ * them in the caches; non-temporal stores need not read what they overwrite, and
+ * leave the caches to other data. Whether they are faster is another matter, and
  * machines differ by factors, in both directions. So it is found out on the spot:
  * the first device memory is initialized by turns with one kind and the other.
  *
@@ -74,8 +74,8 @@ module_param_cb(stores, &stores_ops, NULL, 0444);
 
 /*
  * Which stores to use, by the picoseconds that a struct page took in each turn:
- * those past the caches if they are clearly faster, since what is cached is of
- * some use to the driver; -ERANGE if the turns don't tell.
+ * non-temporal ones if they are clearly faster, since what is cached is of some
+ * use to the driver; -ERANGE if the turns don't tell.
  */
 int memmap_stores_choose(const u64 ps[MEMMAP_STORES_TURNS])
 {
@@ -126,7 +126,7 @@ static void stores_stamp(int stores, struct page *page, unsigned long nr_pages)
 }
 
 /**
- * memmap_stamp_device() - memmap_stamp() for struct pages that nobody needs soon
+ * memmap_stamp_device() - memmap_stamp() for struct pages that are not needed soon
  * @page: the first of them; it and the next one are initialized already
  * @nr_pages: struct pages in the run, those two included
  *

@@ -8,8 +8,8 @@ use crate::types::NotThreadSafe;
 
 /// A guard that represents that preemption is off on this CPU.
 ///
-/// It stays off until the last such guard is dropped. Whoever holds one must not sleep, and should
-/// not hold it for more than some microseconds.
+/// It stays off until the last such guard is dropped. Its owner must not sleep, and should not hold
+/// it for more than some microseconds.
 ///
 /// # Invariants
 ///

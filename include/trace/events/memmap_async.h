@@ -66,7 +66,7 @@ TRACE_EVENT(memmap_async_cancel,
 		      __entry->start_pfn, __entry->end_pfn, __entry->nr_pages)
 );
 
-/* Somebody needed pages while a memmap was being initialized. */
+/* A caller needed pages while a memmap was being initialized. */
 TRACE_EVENT(memmap_sync,
 	    TP_PROTO(unsigned long pfn, unsigned long nr_pages, u64 wait_ns, int ret),
 	    TP_ARGS(pfn, nr_pages, wait_ns, ret),
