@@ -7,6 +7,7 @@ use std::{
     env,
     fmt::{self, Write},
     fs,
+    process::Command,
 };
 
 /// A candidate that takes so much longer than the fastest is as good as that.
@@ -20,6 +21,7 @@ pub(crate) struct Machine {
     cpu: String,
     kernel: String,
     load: f64,
+    date: String,
 }
 
 impl Machine {
@@ -40,6 +42,13 @@ impl Machine {
                 .next()
                 .and_then(|load| load.parse().ok())
                 .unwrap_or(0.0),
+            date: Command::new("date")
+                .args(["-u", "+%Y-%m-%d %H:%M UTC"])
+                .output()
+                .map_or_else(
+                    |_| String::new(),
+                    |date| String::from_utf8_lossy(&date.stdout).trim().into(),
+                ),
         }
     }
 }
@@ -226,6 +235,7 @@ impl Report {
             cpu,
             kernel,
             load,
+            date,
         } = &self.machine;
         let ways: Vec<_> = (0..self.ways.len())
             .flat_map(|way| (0..self.threads.len()).map(move |n| (way, n)))
@@ -280,7 +290,7 @@ impl Report {
         writeln!(
             json,
             "{{\n\"machine\": {{\"cpus\": {cpus}, \"cpu\": {cpu:?}, \"kernel\": {kernel:?}, \
-             \"load\": {load}}},\n\"mib\": {}, \"huge_mib\": {}, \"rounds\": {}, \
+             \"load\": {load}, \"date\": {date:?}}},\n\"mib\": {}, \"huge_mib\": {}, \"rounds\": {}, \
              \"bytes_per_page\": {},\n\"ways\": [\n  {}\n],\n\"verdicts\": [\n  {}\n]\n}}",
             self.mib,
             self.huge_mib,
