@@ -127,7 +127,7 @@ def small_boot_job(which, number, icount=False):
     return Job(
         named(f"boot with {SMALL_BOOT >> 20} MiB", which, icount),
         {"what": "small boot", "kernel": which, "icount": icount, "round": number},
-        "measure_boot",
+        "measure_init",
         ["--memory", SMALL_BOOT, *([] if icount else ["--cpus", CPUS]),
          *measure.parameters(which, icount, ICOUNT_CLOCK if icount else measure.CLOCK[True])],
         functools.partial(read_small_boot, icount=icount),

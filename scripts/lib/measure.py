@@ -80,7 +80,7 @@ EVENT = re.compile(
     r"trace: +(?P<task>\S.*-\d+) +\[\d+\] \S+ +(?P<time>\d+(?:\.\d+)?): (?P<event>\w+):"
     r'.*?(?: dev="(?P<dev>[^"]*)")?(?: nr=(?P<nr>\d+))?$'
 )
-SYNC_WAIT = re.compile(r"trace: +measure_touch-\d+ .* memmap_sync: .*\bwait_ns[=:] *(\d+)")
+SYNC_WAIT = re.compile(r"trace: +measure-\d+ .* memmap_sync: .*\bwait_ns[=:] *(\d+)")
 CONSOLE = re.compile(r"trace: +\S.*-\d+ +\[\d+\] \S+ +(?P<time>\d+): console: (?P<text>.*)")
 SECTION_PAGES = 32768
 HOST_RESERVE = 2 << 30
@@ -243,7 +243,7 @@ def digest(*paths):
 
 def prepared(args, pmem, mapping):
     """An NVDIMM as it is after a shutdown.  Guests write to copies of its pages."""
-    made = digest(*(PROGRAMS / name for name in ("measure_prepare", "measure_touch.c", "common")))
+    made = digest(*(PROGRAMS / name for name in ("measure_prepare", "common")))
     path = STATE / "pmem" / f"{pmem >> 20}M-{mapping}-{made}"
     if path.exists():
         return path
@@ -290,8 +290,8 @@ class Store:
         self.path = args.output.parent / "runs.jsonl"
         self.runs, self.took = {}, {}
         self.same = {"qemu": machine()["qemu"], "accelerator": args.accelerator,
-                     "programs": digest(*sorted(PROGRAMS.glob("measure_*")),
-                                        *(PROGRAMS / name for name in ("init", "common", "zones")))}
+                     "programs": digest(*sorted(PROGRAMS.glob("measure*")),
+                                        *(PROGRAMS / name for name in ("init", "common")))}
         self.images = {name: digest(path) for name in ("base", "series")
                        if (path := getattr(args, name))}
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -435,7 +435,7 @@ def boot_job(which, number, memory, cpus, icount):
         + (" (instructions)" if icount else ""),
         {"what": "boot", "kernel": which, "icount": icount, "memory_gib": memory / (1 << 30),
          "round": number},
-        "measure_boot",
+        "measure_init",
         ["--memory", memory, *([] if icount else ["--cpus", cpus]),
          *parameters(which, icount, CLOCK[icount])],
         functools.partial(deferred, icount=icount),
