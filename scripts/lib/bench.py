@@ -44,7 +44,7 @@ def small_boot_job(which, number, icount=False):
         return {"ticks": measure.console_time(traced, "Run /init "), "mhz": float(mhz)}
 
     return Job(
-        "small boot", which, number, f"boot with {SMALL_BOOT >> 20} MiB", "measure_boot", read,
+        "small boot", which, number, f"boot with {SMALL_BOOT >> 20} MiB", "measure_init", read,
         SMALL_BOOT, icount=icount,
         clock=measure.TSC_CLOCK + (",sched:sched_switch" if icount else ""),
     )

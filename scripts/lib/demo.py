@@ -35,7 +35,7 @@ TOUCHES = 48
 # The probed device's name comes first in its struct, twice over.
 PROBES = ("p:bind_in,nd_pmem_probe,dev=+0(+0(%di)):string", "r:bind_out,nd_pmem_probe",
           *measure.INIT_PROBES)
-SYNC_WAIT = re.compile(r"trace: +measure_touch-\d+ .* memmap_sync: .*\bwait_ns[=:] *(\d+)")
+SYNC_WAIT = re.compile(r"trace: +measure-\d+ .* memmap_sync: .*\bwait_ns[=:] *(\d+)")
 MAX_ACTIVE = "/sys/devices/virtual/workqueue/memmap_async_bg/max_active"
 
 
@@ -82,7 +82,7 @@ def read_device(lines):
 def nvdimm(args, pmem, mapping):
     """An NVDIMM as it is after a shutdown.  Guests write to copies of its pages."""
     made = "".join(measure.digest(measure.PROGRAMS / name)[:8]
-                   for name in ("measure_prepare", "measure_touch.c", "common"))
+                   for name in ("measure_prepare", "common"))
     path = measure.TOP / "build" / "demo" / "pmem" / f"{pmem >> 20}M-{mapping}-{made}"
     if not path.exists():
         for old in path.parent.glob(f"{pmem >> 20}M-{mapping}-*"):

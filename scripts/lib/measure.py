@@ -203,7 +203,7 @@ def boot_job(which, number, memory, icount=False, cpus=CPUS):
             found["instructions"] = console_time(lines, said) - up
         return found
 
-    return Job("boot", which, number, f"boot with {memory >> 30} GiB", "measure_boot", read, memory,
+    return Job("boot", which, number, f"boot with {memory >> 30} GiB", "measure_init", read, memory,
                {"memory_gib": memory / (1 << 30)}, icount, cpus,
                TSC_CLOCK if icount else WALL_CLOCK)
 
@@ -257,8 +257,8 @@ def perform_all(args, jobs):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             run = json.loads(line)
             kept[run["key"]] = run
-    programs = [*sorted(PROGRAMS.glob("measure_*")),
-                *(PROGRAMS / name for name in ("init", "common", "zones"))]
+    programs = [*sorted(PROGRAMS.glob("measure*")),
+                *(PROGRAMS / name for name in ("init", "common"))]
     same = [args.machine["qemu"], args.accelerator, *map(digest, programs)]
     for job in jobs:
         words = json.dumps([job.about(), job.guest, digest(getattr(args, job.image)), same])

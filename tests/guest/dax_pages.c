@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Many threads on one mapping, each at pages of its own choice.
+ * Writes to mappings.
  *
- * dax_pages write FILE SIZE THREADS PAGES SEED: maps FILE, and each thread
- * writes PAGES whole pages at random.  What is in a page follows from its
- * place and SEED.
+ * dax_pages write FILE SIZE THREADS PAGES SEED: each thread writes PAGES whole
+ * pages at random.  What is in a page follows from its place and SEED.
  * dax_pages verify ...: the same arguments; every page has what was written.
  * dax_pages storm FILE SIZE THREADS SECONDS SEED: threads write a word here and
  * there until they get SIGBUS; fails if one does not within SECONDS.
+ * dax_pages fill FILE SIZE OFFSET: writes rubbish everywhere from OFFSET on.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -25,10 +26,11 @@
 
 #define PAGE	4096UL
 #define WORDS	(PAGE / sizeof(uint64_t))
+#define RUBBISH	0xa5a5c3c35a5a3c3cUL
 
-enum mode { WRITE, VERIFY, STORM };
+enum mode { WRITE, VERIFY, STORM, FILL };
 
-static enum mode mode;
+static unsigned int mode;
 static uint64_t *map;
 static uint64_t nr_pages, count, seed;
 static __thread sigjmp_buf on_sigbus;
@@ -47,14 +49,6 @@ static void sigbus(int sig)
 	siglongjmp(on_sigbus, 1);
 }
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
 static uint64_t random_page(uint64_t thread, uint64_t i)
 {
 	return mix(mix(seed ^ thread << 32) ^ i) % nr_pages;
@@ -64,12 +58,12 @@ static uint64_t random_page(uint64_t thread, uint64_t i)
 static void *work(void *arg)
 {
 	uint64_t thread = (uintptr_t)arg, i, w, bad = 0;
-	double end = now() + count;
+	time_t end = time(NULL) + count;
 
 	if (mode == STORM) {
 		if (sigsetjmp(on_sigbus, 1))
 			return NULL;
-		for (i = 0; now() < end; i++)
+		for (i = 0; time(NULL) < end; i++)
 			*(volatile uint64_t *)(map + random_page(thread, i) * WORDS) = i;
 		return (void *)1;
 	}
@@ -92,54 +86,46 @@ static void *work(void *arg)
 	return (void *)(uintptr_t)bad;
 }
 
-static int usage(void)
-{
-	printf("usage: dax_pages write|verify FILE SIZE THREADS PAGES SEED\n"
-	       "       dax_pages storm FILE SIZE THREADS SECONDS SEED\n");
-	return 2;
-}
-
 int main(int argc, char **argv)
 {
-	uint64_t size, threads, i, bad = 0;
-	pthread_t *ids;
+	static const char *const modes[] = { "write", "verify", "storm", "fill" };
+	uint64_t size, threads, offset = 0, i, bad = 0;
 	int fd;
 
-	if (argc != 7)
-		return usage();
-	if (!strcmp(argv[1], "write"))
-		mode = WRITE;
-	else if (!strcmp(argv[1], "verify"))
-		mode = VERIFY;
-	else if (!strcmp(argv[1], "storm"))
-		mode = STORM;
-	else
-		return usage();
+	while (mode <= FILL && argc > 1 && strcmp(argv[1], modes[mode]))
+		mode++;
+	if (mode > FILL || argc != (mode == FILL ? 5 : 7))
+		errx(2, "no such arguments");
 	size = strtoull(argv[3], NULL, 0);
 	threads = strtoull(argv[4], NULL, 0);
-	count = strtoull(argv[5], NULL, 0);
-	seed = mix(strtoull(argv[6], NULL, 0));
+	if (mode == FILL) {
+		offset = threads;
+	} else {
+		count = strtoull(argv[5], NULL, 0);
+		seed = mix(strtoull(argv[6], NULL, 0));
+	}
 	nr_pages = size / PAGE;
-	if (!nr_pages || !threads || !count)
-		return usage();
 
 	if (mode == STORM)
 		signal(SIGBUS, sigbus);
 	fd = open(argv[2], O_RDWR);
-	map = fd < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED) {
-		fprintf(stderr, "dax_pages: %s: %s\n", argv[2], strerror(errno));
-		return 1;
+	map = fd < 0 ? MAP_FAILED :
+		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+	if (map == MAP_FAILED)
+		err(1, "%s", argv[2]);
+	if (mode == FILL) {
+		/* Not memset(), which an emulated CPU does byte by byte. */
+		for (i = 0; i < nr_pages * WORDS; i++)
+			map[i] = RUBBISH;
+		return 0;
 	}
-	ids = calloc(threads, sizeof(*ids));
-	if (!ids)
-		return 1;
+
+	pthread_t ids[threads];
+
 	for (i = 0; i < threads; i++) {
 		errno = pthread_create(&ids[i], NULL, work, (void *)(uintptr_t)i);
-		if (errno) {
-			fprintf(stderr, "dax_pages: no thread: %s\n", strerror(errno));
-			return 1;
-		}
+		if (errno)
+			err(1, "no thread");
 	}
 	for (i = 0; i < threads; i++) {
 		void *result;
@@ -148,7 +134,7 @@ int main(int argc, char **argv)
 		bad += (uintptr_t)result;
 	}
 	if (bad)
-		fprintf(stderr, mode == STORM ? "dax_pages: %lu threads got no SIGBUS\n" :
-			"dax_pages: %lu pages are not what was written\n", bad);
-	return !!bad;
+		errx(1, "%lu %s", bad, mode == STORM ? "threads got no SIGBUS" :
+		     "pages are not what was written");
+	return 0;
 }

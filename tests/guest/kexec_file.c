@@ -5,39 +5,30 @@
  * the machine that runs the tests reboot by kexec from then on.)
  */
 #define _GNU_SOURCE
-#include <errno.h>
+#include <err.h>
 #include <fcntl.h>
 #include <linux/kexec.h>
 #include <linux/reboot.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-static int failed(const char *what)
-{
-	fprintf(stderr, "kexec_file: %s: %s\n", what, strerror(errno));
-	return 1;
-}
 
 int main(int argc, char **argv)
 {
 	int kernel, initrd, crash;
 
-	if (argc != 5) {
-		printf("usage: kexec_file now|crash KERNEL INITRD CMDLINE\n");
-		return 2;
-	}
+	if (argc != 5)
+		errx(2, "usage: kexec_file now|crash KERNEL INITRD CMDLINE");
 	crash = !strcmp(argv[1], "crash");
 	kernel = open(argv[2], O_RDONLY);
 	initrd = open(argv[3], O_RDONLY);
 	if (kernel < 0 || initrd < 0)
-		return failed("open");
+		err(1, "open");
 	if (syscall(SYS_kexec_file_load, kernel, initrd, strlen(argv[4]) + 1, argv[4],
 		    crash ? KEXEC_FILE_ON_CRASH : 0))
-		return failed("load");
+		err(1, "load");
 	if (crash)
 		return 0;
 	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
-	return failed("reboot");
+	err(1, "reboot");
 }

@@ -13,9 +13,8 @@
  * replaced by 1 where it is what most pages have, and left alone elsewhere.
  */
 #define _GNU_SOURCE
-#include <errno.h>
+#include <err.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,80 +28,45 @@
 #define PTE_PRESENT	1UL
 #define PTE_HUGE	0x80UL
 #define SUBSECTION	(2UL << 20)
-/* More than the machines of scripts/guest can have. */
-#define PHYSICAL_END	(1UL << 46)
 
 static int mem;
 static char *vmcoreinfo;
 static uint64_t top_table;
 static int levels;
 
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("memmap_digest: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	exit(1);
-}
-
 static uint64_t info(const char *key, int base)
 {
-	char *line = vmcoreinfo;
 	size_t length = strlen(key);
+	char *line;
 
-	while (line && *line) {
+	for (line = vmcoreinfo; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
 		if (!strncmp(line, key, length) && line[length] == '=')
 			return strtoull(line + length + 1, NULL, base);
-		line = strchr(line, '\n');
-		if (line)
-			line++;
-	}
-	die("vmcoreinfo has no %s", key);
-}
-
-static void *map_phys(uint64_t phys, size_t size)
-{
-	void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, mem, phys);
-
-	if (map == MAP_FAILED)
-		die("cannot map %#lx bytes at physical %#lx: %s", size, phys, strerror(errno));
-	return map;
+	errx(1, "vmcoreinfo has no %s", key);
 }
 
 /*
- * Where a physical address of the memmap or the page tables can be read.  They
- * are all over the memory, again and again, so what was mapped stays mapped,
- * 2 MiB each; but not where RAM ends amid those, which /dev/mem does not map.
+ * Page tables and shared tail pages are read again and again, so 2 MiB stay mapped each;
+ * but not where RAM ends amid those, which /dev/mem does not map.
  */
-static char *window(uint64_t phys, size_t *left)
+static void copy_physical(uint64_t phys, void *to, size_t size)
 {
-	static char **windows;
-	char **map;
+	static char *windows[(1UL << 46) / SUBSECTION];
+	char **window = &windows[phys / SUBSECTION], *map;
+	size_t offset = phys % SUBSECTION;
 
-	if (!windows)
-		windows = calloc(PHYSICAL_END / SUBSECTION, sizeof(*windows));
-	if (!windows || phys >= PHYSICAL_END)
-		die("cannot keep track of physical address %#lx", phys);
-	map = &windows[phys / SUBSECTION];
-	if (!*map)
-		*map = mmap(NULL, SUBSECTION, PROT_READ, MAP_SHARED, mem,
-			    phys & ~(SUBSECTION - 1));
-	if (*map != MAP_FAILED) {
-		*left = SUBSECTION - (phys & (SUBSECTION - 1));
-		return *map + (phys & (SUBSECTION - 1));
+	if (!*window)
+		*window = mmap(NULL, SUBSECTION, PROT_READ, MAP_SHARED, mem, phys - offset);
+	if (*window != MAP_FAILED && offset + size <= SUBSECTION) {
+		memcpy(to, *window + offset, size);
+		return;
 	}
-	*left = PAGE_BYTES - (phys & (PAGE_BYTES - 1));
-	return (char *)map_phys(phys & ~(PAGE_BYTES - 1), PAGE_BYTES) + (phys & (PAGE_BYTES - 1));
-}
-
-static uint64_t entry(uint64_t table, unsigned int index)
-{
-	size_t left;
-
-	return ((uint64_t *)window(table, &left))[index];
+	offset = phys % PAGE_BYTES;
+	map = mmap(NULL, offset + size, PROT_READ, MAP_SHARED, mem, phys - offset);
+	if (map == MAP_FAILED)
+		err(1, "%#lx bytes at physical %#lx", size, phys);
+	memcpy(to, map + offset, size);
+	munmap(map, offset + size);
 }
 
 /* What of the kernel's address space is physically contiguous from VIRT on. */
@@ -113,10 +77,11 @@ static uint64_t walk(uint64_t virt, uint64_t *left)
 
 	for (level = levels; level > 0; level--) {
 		unsigned int shift = 12 + 9 * (level - 1);
-		uint64_t e = entry(table, virt >> shift & 511);
+		uint64_t e;
 
+		copy_physical(table + (virt >> shift & 511) * 8, &e, 8);
 		if (!(e & PTE_PRESENT))
-			die("kernel address %#lx is not mapped (level %d)", virt, level);
+			errx(1, "kernel address %#lx is not mapped (level %d)", virt, level);
 		if (level == 1 || (e & PTE_HUGE)) {
 			uint64_t offset = virt & ((1UL << shift) - 1);
 
@@ -125,21 +90,17 @@ static uint64_t walk(uint64_t virt, uint64_t *left)
 		}
 		table = e & PTE_ADDRESS;
 	}
-	die("unreachable");
+	errx(1, "unreachable");
 }
 
 static void copy_kernel(uint64_t virt, void *to, size_t size)
 {
 	while (size) {
-		uint64_t contiguous, phys = walk(virt, &contiguous);
-		size_t part;
-		char *from = window(phys, &part);
+		uint64_t part, phys = walk(virt, &part);
 
-		if (part > contiguous)
-			part = contiguous;
 		if (part > size)
 			part = size;
-		memcpy(to, from, part);
+		copy_physical(phys, to, part);
 		virt += part;
 		to = (char *)to + part;
 		size -= part;
@@ -157,22 +118,21 @@ static uint64_t fnv(uint64_t hash, uint64_t word)
 /* The kernel tells where its vmcoreinfo is, as "physical-address size". */
 static void read_vmcoreinfo(void)
 {
-	uint64_t phys, page;
-	size_t size, mapped;
 	FILE *file = fopen("/sys/kernel/vmcoreinfo", "r");
-	char *map, *text;
+	uint64_t phys;
+	size_t size;
+	char *note;
 
 	if (!file || fscanf(file, "%lx %zx", &phys, &size) != 2)
-		die("no /sys/kernel/vmcoreinfo: the kernel needs CONFIG_PROC_KCORE=y");
+		errx(1, "no /sys/kernel/vmcoreinfo: the kernel needs CONFIG_PROC_KCORE=y");
 	fclose(file);
-	page = phys & ~(PAGE_BYTES - 1);
-	mapped = (phys - page + size + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
-	map = map_phys(page, mapped);
-	text = memmem(map + (phys - page), size, "OSRELEASE=", 10);
-	if (!text)
-		die("there is no vmcoreinfo at %#lx", phys);
-	vmcoreinfo = strndup(text, map + (phys - page) + size - text);
-	munmap(map, mapped);
+	note = calloc(1, size + 1);
+	if (!note)
+		errx(1, "no memory for vmcoreinfo");
+	copy_physical(phys, note, size);
+	vmcoreinfo = memmem(note, size, "OSRELEASE=", 10);
+	if (!vmcoreinfo)
+		errx(1, "there is no vmcoreinfo at %#lx", phys);
 }
 
 struct section {
@@ -190,17 +150,17 @@ static void digest_pageblocks(struct section *section, uint64_t usage, uint64_t 
 
 	/* struct rcu_head, then the subsection map, then the pageblock flags */
 	if (subsections % 64 || subsections > 512)
-		die("sections of %#lx bytes are new to me", section_bytes);
+		errx(1, "sections of %#lx bytes are new to me", section_bytes);
 	copy_kernel(usage + 16, map, subsections / 8);
 	for (i = from * PAGE_BYTES / SUBSECTION; i < to * PAGE_BYTES / SUBSECTION; i++)
 		if (!(map[i / 64] >> i % 64 & 1))
-			die("subsection %u is not in the section's map: struct mem_section_usage changed?",
+			errx(1, "subsection %u is not in the map: a new struct mem_section_usage?",
 			    i);
 	/* CONFIG_MEMORY_ISOLATION makes it five bits a pageblock, rounded up. */
 	copy_kernel(usage + 16 + subsections / 8, flags, subsections);
 	for (i = from * PAGE_BYTES / SUBSECTION; i < to * PAGE_BYTES / SUBSECTION; i++) {
 		if (flags[i] >> 5)
-			die("pageblock %u has the bits %#x: not one byte a pageblock?", i,
+			errx(1, "pageblock %u has the bits %#x: not one byte a pageblock?", i,
 			    flags[i]);
 		section->pageblocks = fnv(section->pageblocks, flags[i]);
 	}
@@ -222,29 +182,25 @@ static uint64_t find_pgmap(uint64_t memmap, uint64_t last, uint64_t offset)
 		} while ((word & 1) && order < 18);
 	}
 	if (word & 1 || !word)
-		die("no pgmap in the last page of the range nor in its head");
+		errx(1, "no pgmap in the last page of the range nor in its head");
 	return word;
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t start, nr, pfn, end, roots, per_root, section_size, offset, pgmap = 0;
+	uint64_t start, nr, pfn, end, per_root, section_size, offset, pgmap = 0;
 	uint64_t mem_section, all_pages = FNV_START, all_blocks = FNV_START, normalised = 0;
 	uint64_t *words;
 
-	if (argc != 3) {
-		printf("usage: memmap_digest START_PFN NR_PAGES\n");
-		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
-	}
+	if (argc != 3)
+		errx(2, "usage: memmap_digest START_PFN NR_PAGES");
 	start = strtoull(argv[1], NULL, 0);
 	nr = strtoull(argv[2], NULL, 0);
 	end = start + nr;
-	if (!nr || end < start)
-		die("%s pages from pfn %s on are no range", argv[2], argv[1]);
 
 	mem = open("/dev/mem", O_RDONLY);
 	if (mem < 0)
-		die("/dev/mem: %s", strerror(errno));
+		err(1, "/dev/mem");
 	read_vmcoreinfo();
 	top_table = info("SYMBOL(init_top_pgt)", 16) - KERNEL_MAP + info("NUMBER(phys_base)", 10);
 	levels = info("NUMBER(pgtable_l5_enabled)", 10) ? 5 : 4;
@@ -253,14 +209,13 @@ int main(int argc, char **argv)
 	page_size = info("SIZE(page)", 10);
 	offset = info("OFFSET(page.compound_info)", 10);
 	section_size = info("SIZE(mem_section)", 10);
-	roots = info("LENGTH(mem_section)", 10);
 	mem_section = info("SYMBOL(mem_section)", 16);
 	per_root = PAGE_BYTES / section_size;
 	if (page_size % 8 || offset % 8)
-		die("struct pages of %lu bytes are new to me", page_size);
+		errx(1, "struct pages of %lu bytes are new to me", page_size);
 	words = malloc(section_pages * page_size);
 	if (!words)
-		die("no memory for the struct pages of a section");
+		errx(1, "no memory for the struct pages of a section");
 
 	for (pfn = start; pfn < end; ) {
 		uint64_t number = pfn / section_pages, base = number * section_pages;
@@ -268,15 +223,13 @@ int main(int argc, char **argv)
 		uint64_t root, fields[2], memmap, i, w;
 		struct section section = { .pages = FNV_START, .pageblocks = FNV_START };
 
-		if (number / per_root >= roots)
-			die("pfn %#lx is beyond the last section", pfn);
 		copy_kernel(mem_section + number / per_root * 8, &root, 8);
 		if (!root)
-			die("pfn %#lx has no section", pfn);
+			errx(1, "pfn %#lx has no section", pfn);
 		copy_kernel(root + number % per_root * section_size, fields, sizeof(fields));
 		memmap = fields[0] & ~(PAGE_BYTES - 1);
 		if (!memmap || !fields[1])
-			die("pfn %#lx has no memmap", pfn);
+			errx(1, "pfn %#lx has no memmap", pfn);
 		if (!pgmap)
 			pgmap = find_pgmap(memmap, end - 1, offset);
 
