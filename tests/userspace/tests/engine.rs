@@ -3,14 +3,11 @@
 //! The geometry of units with any input, the claim protocol and the job in all interleavings: see
 //! `models/`.
 
-// The tests use less of them than the kernel does.
-#[allow(dead_code)]
 #[path = "../../../mm/memmap_async/claim.rs"]
 mod claim;
 #[path = "../../../mm/memmap_async/job.rs"]
 mod job;
 mod models;
-#[allow(dead_code)]
 #[path = "../../../mm/memmap_async/pfn.rs"]
 mod pfn;
 
@@ -33,7 +30,6 @@ macro_rules! tests {
 
 tests! {
     claim {
-        two_workers_and_a_wait,
         the_last_publisher_has_seen_all,
         several_at_a_time_and_a_sync,
         several_are_given_up,
@@ -59,6 +55,8 @@ tests! {
         started_twice,
         nothing_else,
         grow_takes_what_it_needs,
+        grow_goes_on,
+        who_might_sleep_says_so,
         how_much_at_a_time,
         where_workers_begin,
         how_many_workers,

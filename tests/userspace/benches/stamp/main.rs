@@ -10,8 +10,6 @@
 //!
 //! See `README.md` for what the table means.
 
-// The tests use more of it than this.
-#[allow(dead_code)]
 #[path = "../../../../mm/memmap_async/stamp.rs"]
 mod stamp;
 

@@ -5,6 +5,7 @@
 #[cfg(CONFIG_X86_64)]
 use crate::stamp::NonTemporal;
 use crate::stamp::{stamp, Plain, Store};
+use std::mem::offset_of;
 
 /// How many struct pages a call initialises: those of 2 MiB, as in the kernel.
 pub(crate) const UNIT: usize = 512;
@@ -26,6 +27,8 @@ pub(crate) struct Page {
 
 /// Its words.
 const WORDS: usize = 8;
+
+const LRU: usize = offset_of!(Page, lru) / size_of::<usize>();
 
 const _: () = assert!(size_of::<Page>() == WORDS * size_of::<usize>());
 
@@ -368,7 +371,7 @@ unsafe fn device_stamp<S: Store>(page: *mut Page, inputs: &Inputs) {
     // SAFETY: By the safety requirement, and the first two are initialised.
     unsafe {
         device_pages(page, inputs, 2);
-        stamp::<WORDS, S>(page.cast(), UNIT);
+        stamp::<WORDS, LRU, S>(page.cast(), UNIT);
     }
 }
 
@@ -379,7 +382,7 @@ unsafe fn list_head_stamp<S: Store>(page: *mut Page, inputs: &Inputs) {
     // SAFETY: By the safety requirement, and the first two are initialised.
     unsafe {
         list_head_pages(page, inputs, 2);
-        stamp::<WORDS, S>(page.cast(), UNIT);
+        stamp::<WORDS, LRU, S>(page.cast(), UNIT);
     }
 }
 
@@ -395,7 +398,7 @@ unsafe fn memset(page: *mut Page, _: &Inputs) {
 
 #[cfg(CONFIG_X86_64)]
 mod x86 {
-    use super::{device_pages, list_head_pages, stamp, Inputs, Page, Word, UNIT, WORDS};
+    use super::{device_pages, list_head_pages, stamp, Inputs, Page, Word, LRU, UNIT, WORDS};
     use std::arch::{asm, x86_64::*};
 
     /// # Safety
@@ -426,7 +429,7 @@ mod x86 {
         // SAFETY: By the safety requirement, and the first two are initialised.
         unsafe {
             device_pages(page, inputs, 2);
-            stamp::<WORDS, Word>(page.cast(), PAGES);
+            stamp::<WORDS, LRU, Word>(page.cast(), PAGES);
         }
         for n in 1..UNIT / PAGES {
             // SAFETY: The first ones are initialised, and these are others.

@@ -17,7 +17,7 @@
 //!   [`preempt::when_enabled()`] goes.
 //! - Freezing, RCU, priorities, memory that is short.
 
-#![allow(missing_docs)]
+#![expect(missing_docs, reason = "the kernel crate has them")]
 
 pub mod workqueue;
 
@@ -112,12 +112,9 @@ pub mod preempt {
 
     pub struct PreemptDisabled(());
 
-    impl PreemptDisabled {
-        #[allow(clippy::new_without_default)]
-        pub fn new() -> Self {
-            DISABLED.with(|nr| nr.set(nr.get() + 1));
-            Self(())
-        }
+    pub fn preempt_disable() -> PreemptDisabled {
+        DISABLED.with(|nr| nr.set(nr.get() + 1));
+        PreemptDisabled(())
     }
 
     impl Drop for PreemptDisabled {
@@ -186,7 +183,7 @@ pub mod sync {
     }
 
     impl Completion {
-        #[allow(clippy::new_without_default)]
+        #[expect(clippy::new_without_default)]
         pub fn new() -> Self {
             Self {
                 done: Mutex::new(false),
@@ -215,10 +212,12 @@ pub mod task {
 
     loom::thread_local! {
         static SCHEDULED: Cell<usize> = Cell::new(0);
+        static MIGHT_SLEEP: Cell<usize> = Cell::new(0);
     }
 
     #[track_caller]
     pub fn might_sleep() {
+        MIGHT_SLEEP.with(|nr| nr.set(nr.get() + 1));
         assert!(!crate::preempt::is_disabled(), "sleeps without preemption");
     }
 
@@ -231,6 +230,11 @@ pub mod task {
     /// How often this thread has called [`schedule()`].
     pub fn scheduled() -> usize {
         SCHEDULED.with(|nr| nr.get())
+    }
+
+    /// How often this thread was where it might sleep.
+    pub fn might_have_slept() -> usize {
+        MIGHT_SLEEP.with(|nr| nr.get())
     }
 }
 

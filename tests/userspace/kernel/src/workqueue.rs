@@ -35,7 +35,7 @@ struct State<T> {
 pub struct Work<T>(std::sync::Arc<Mutex<State<T>>>);
 
 impl<T> Work<T> {
-    #[allow(clippy::new_without_default)]
+    #[expect(clippy::new_without_default)]
     pub fn new() -> Self {
         Self(std::sync::Arc::new(Mutex::new(State {
             queued: None,

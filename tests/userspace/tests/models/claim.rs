@@ -86,6 +86,10 @@ impl Range {
         self.units.iter().for_each(|&unit| self.read(unit));
     }
 
+    fn is_done(&self) -> bool {
+        self.units.iter().all(|&unit| self.map.is_done(unit))
+    }
+
     fn write(&self, unit: usize, to: u32) -> u32 {
         // SAFETY: loom has checked that nobody else reads or writes.
         self.page(unit)
@@ -134,7 +138,7 @@ impl Range {
 
         loop {
             last |= self.slice(hint, 1, usize::MAX).unwrap();
-            if self.map.remaining() == 0 {
+            if self.is_done() {
                 return last;
             }
             thread::yield_now();
@@ -195,27 +199,6 @@ fn spawn<T: 'static>(
     thread::spawn(move || f(&range))
 }
 
-/// Two workers in one word, and somebody who waits for all of it.
-///
-/// When nothing remains all is done, and may be read without asking for each unit.
-pub(crate) fn two_workers_and_a_wait() {
-    check(&[2], 2, |range| {
-        let _workers =
-            [0, 0].map(|hint| spawn(&range, move |range| range.slice(hint, 1, 1).unwrap()));
-
-        while range.map.remaining() != 0 {
-            thread::yield_now();
-        }
-        range.read_all();
-        for &unit in &range.units {
-            assert!(
-                range.map.is_done(unit),
-                "nothing remains, but unit {unit} is not done"
-            );
-        }
-    });
-}
-
 /// Two owners of a unit each. One of them is the last to publish, and it has seen the other's.
 pub(crate) fn the_last_publisher_has_seen_all() {
     check(&[3], 3, |range| {
@@ -228,6 +211,7 @@ pub(crate) fn the_last_publisher_has_seen_all() {
                 return 0;
             }
             range.read_all();
+            assert!(range.is_done(), "nothing remains, but not all is done");
             1
         }
 
@@ -258,11 +242,8 @@ pub(crate) fn several_at_a_time_and_a_sync() {
             1,
             "so many were the last"
         );
-        assert_eq!(range.map.remaining(), 0, "something remains");
+        assert!(range.is_done(), "something remains");
         range.read_all();
-        for &unit in &range.units {
-            assert!(range.map.is_done(unit), "unit {unit} is not done");
-        }
     });
 }
 

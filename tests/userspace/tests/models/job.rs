@@ -11,9 +11,9 @@ use super::super::{
 };
 use kernel::{
     alloc::NumaNode,
-    preempt::{self, PreemptDisabled},
+    preempt::{self, preempt_disable},
     prelude::*,
-    sync::Completion,
+    sync::{atomic, Completion},
     task, time,
     workqueue::{self, Queue},
 };
@@ -299,7 +299,7 @@ pub(crate) fn grow_and_a_worker() {
     check(3, SETUP, |model| {
         model.handle.start();
 
-        let guard = PreemptDisabled::new();
+        let guard = preempt_disable();
         let available = model.handle.job().grow(1);
 
         drop(guard);
@@ -318,7 +318,7 @@ pub(crate) fn grow_and_a_worker_that_can_be_preempted() {
     check(2, setup, |model| {
         model.handle.start();
 
-        let guard = PreemptDisabled::new();
+        let guard = preempt_disable();
 
         model.handle.job().grow(1);
         drop(guard);
@@ -483,6 +483,47 @@ pub(crate) fn grow_takes_what_it_needs() {
         assert_eq!(job.grow(usize::MAX), 2 * AVAILABLE);
         assert_eq!(job.grow(1), 0);
         model.is_done();
+    });
+}
+
+/// Grows: does not look again where nothing was left.
+pub(crate) fn grow_goes_on() {
+    let setup = Setup {
+        nr_pages: 4 * 64,
+        unit_pages: 1,
+        ..SETUP
+    };
+
+    check(0, setup, |model| {
+        let job = model.handle.job();
+        let loads = |nr_pages| {
+            let before = atomic::loads();
+
+            assert_eq!(job.grow(nr_pages), nr_pages);
+            atomic::loads() - before
+        };
+        let first = loads(AVAILABLE);
+
+        loads(3 * 64 * AVAILABLE);
+        assert_eq!(loads(AVAILABLE), first, "it looks everywhere");
+    });
+}
+
+/// Says that it might sleep, though it needs not: at once, and not only if it has to wait.
+pub(crate) fn who_might_sleep_says_so() {
+    check(0, SETUP, |model| {
+        let job = model.handle.job();
+        let said = |f: &dyn Fn()| {
+            let before = task::might_have_slept();
+
+            f();
+            task::might_have_slept() - before
+        };
+
+        assert_eq!(said(&|| job.sync(pfns(0, 5)).unwrap()), 1, "a sync");
+        // Waiting for a completion says so, too.
+        assert_eq!(said(&|| job.wait()), 2, "a wait");
+        assert_eq!(said(&|| job.cancel()), 1, "a cancel");
     });
 }
 

@@ -139,7 +139,7 @@ fn check<const N: usize, S: Store>(store: &str, runs: &Runs) {
                 *words = page(n);
             }
             // SAFETY: There are more than `nr_pages`, and they are ours.
-            unsafe { stamp::<N, S>(run.as_mut_ptr(), nr_pages) };
+            unsafe { stamp::<N, 1, S>(run.as_mut_ptr(), nr_pages) };
 
             for (n, words) in pages.iter().enumerate() {
                 match n.checked_sub(AROUND).filter(|&n| n < nr_pages) {

@@ -7,6 +7,7 @@
 //! literal is inferred in the same way.
 
 use loom::sync::atomic::{fence, AtomicU64};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering as Std;
 
@@ -72,6 +73,15 @@ pub mod ordering {
     impl ReleaseOrRelaxed for Relaxed {}
 }
 
+loom::thread_local! {
+    static LOADS: Cell<usize> = Cell::new(0);
+}
+
+/// How many times this thread has called [`Atomic::load()`].
+pub fn loads() -> usize {
+    LOADS.with(|nr| nr.get())
+}
+
 /// Types that an [`Atomic`] can hold.
 pub trait AtomicType: Copy {
     /// To what is stored.
@@ -109,6 +119,7 @@ impl<T: AtomicType> Atomic<T> {
     /// Loads the value.
     #[track_caller]
     pub fn load<Ordering: ordering::AcquireOrRelaxed>(&self, _: Ordering) -> T {
+        LOADS.with(|nr| nr.set(nr.get() + 1));
         // Neither of the two orderings is `Full`.
         T::from_repr(self.0.load(Ordering::STD.unwrap()))
     }
