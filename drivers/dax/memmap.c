@@ -132,7 +132,7 @@ static umode_t dax_memmap_visible(struct kobject *kobj, struct attribute *attr, 
 {
 	struct dev_pagemap *pgmap = dax_memmap_pgmap(kobj_to_dev(kobj));
 
-	return pgmap && pgmap->memmap ? attr->mode : 0;
+	return pgmap && pgmap->memmap_jobs ? attr->mode : 0;
 }
 
 static const struct attribute_group dax_memmap_group = {

@@ -57,8 +57,8 @@ static inline int memmap_sync(unsigned long pfn, unsigned long nr_pages)
  *	locks that sleep on PREEMPT_RT. If it does not, preemption is off while
  *	units are initialized, so that no task waits for one whose owner does not run.
  * @background: no caller waits for all of it. The workers have the lowest priority,
- *	freeze with the system and share memmap_async.max_workers with those of
- *	other such ranges. Without CONFIG_MEMMAP_ASYNC this is ignored.
+ *	freeze with the system and are, for all such ranges together, no more
+ *	than there are CPUs. Without CONFIG_MEMMAP_ASYNC this is ignored.
  * @init: initializes the struct pages and the pageblocks of
  *	[@start_pfn, @end_pfn), which are borders of units or of the range, and
  *	returns the number of pages that became available by that. It is called
@@ -92,12 +92,10 @@ struct dev_pagemap;
 struct work_struct;
 
 bool memmap_async_in_background(unsigned long nr_pages);
-void memmap_async_report(const struct memmap_async_desc *desc,
-			 const struct memmap_async *m, unsigned int msecs);
 unsigned long memmap_async_progress(const struct dev_pagemap *pgmap, unsigned long *total);
 int memmap_async_complete(struct dev_pagemap *pgmap);
 void memmap_async_notify(struct dev_pagemap *pgmap, struct work_struct *work);
-int memmap_async_run(const struct memmap_async_desc *desc);
+int memmap_init_parallel(const struct memmap_async_desc *desc);
 struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc);
 
 /*
@@ -107,45 +105,11 @@ struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc);
 
 /**
  * memmap_async_start() - let the workers begin
- * @m: from memmap_async_alloc()
+ * @m: from memmap_async_alloc(), not started yet
  *
  * Context: Process context. Does not wait, cannot fail.
  */
 void memmap_async_start(struct memmap_async *m);
-
-/**
- * memmap_async_sync() - have some struct pages initialized now
- * @m: from memmap_async_alloc(), started or not
- * @start_pfn: first pfn that is needed
- * @end_pfn: the pfn after the last one
- *
- * Initializes the units in question that are not claimed yet, and waits for
- * those that are; if these are small, for some of their neighbours, too. No
- * other unit is waited for. Kernels without CONFIG_MEMMAP_ASYNC wait for the
- * whole range.
- *
- * Context: Process context, may sleep. The caller sees to it that @m is not
- * freed meanwhile.
- * Return: 0 when all of them may be used, -ENXIO after memmap_async_cancel(),
- * -EINVAL if the pfns are not in the range.
- */
-int memmap_async_sync(struct memmap_async *m, unsigned long start_pfn,
-		      unsigned long end_pfn);
-
-/**
- * memmap_async_grow() - initialize units that are not claimed yet
- * @m: from memmap_async_alloc()
- * @nr_pages: how many pages have to become available
- *
- * For a page allocator that has run out of pages while the rest of them is
- * being initialized. Kernels without CONFIG_MEMMAP_ASYNC do nothing here.
- *
- * Context: Any, interrupts off included; allocates nothing and waits for
- * nothing. The caller sees to it that @m is not freed meanwhile.
- * Return: The pages that became available, as told by @desc->init(). 0 if there
- * is nothing left to begin with, though units can still be in flight then.
- */
-unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages);
 
 /**
  * memmap_async_wait() - wait until all of the range is initialized
@@ -159,19 +123,11 @@ unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages);
 void memmap_async_wait(struct memmap_async *m);
 
 /**
- * memmap_async_cancel() - stop: when this returns, the range is left alone
- * @m: from memmap_async_alloc()
- *
- * Takes as long as a unit takes, or some small ones; kernels without
- * CONFIG_MEMMAP_ASYNC finish the range instead if they have begun with it.
- *
- * Context: Process context, sleeps.
- */
-void memmap_async_cancel(struct memmap_async *m);
-
-/**
  * memmap_async_free() - cancel what is still to do, and free it
  * @m: from memmap_async_alloc(); it is not reachable any more
+ *
+ * Waits for the units in flight; kernels without CONFIG_MEMMAP_ASYNC finish the
+ * range instead if they have begun with it.
  *
  * Context: Process context, sleeps.
  */
@@ -195,6 +151,62 @@ unsigned long memmap_async_nr_pages(const struct memmap_async *m);
  */
 unsigned int memmap_async_nr_workers(const struct memmap_async *m);
 
+#ifdef CONFIG_MEMMAP_ASYNC
+/**
+ * memmap_async_grow() - initialize units that are not claimed yet
+ * @m: from memmap_async_alloc()
+ * @nr_pages: how many pages have to become available
+ *
+ * For a page allocator that has run out of pages while the rest of them is
+ * being initialized.
+ *
+ * Context: Process or interrupt context, interrupts off included; not NMI, and
+ * on PREEMPT_RT not hard interrupts, since it can be the one that completes the
+ * range. Allocates nothing and waits for nothing. The caller sees to it that @m is
+ * not freed meanwhile.
+ * Return: The pages that became available, as told by @desc->init(). 0 if there
+ * is nothing left to begin with, though units can still be in flight then.
+ */
+unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages);
+#else
+static inline unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages)
+{
+	return 0;
+}
+#endif
+
+/*
+ * What follows is there only with CONFIG_MEMMAP_ASYNC.
+ */
+
+/**
+ * memmap_async_sync() - have some struct pages initialized now
+ * @m: from memmap_async_alloc(), started or not
+ * @start_pfn: first pfn that is needed
+ * @end_pfn: the pfn after the last one
+ *
+ * Initializes the units in question that are not claimed yet, and waits for
+ * those that are; if these are small, for some of their neighbours, too. No
+ * other unit is waited for.
+ *
+ * Context: Process context, may sleep. The caller sees to it that @m is not
+ * freed meanwhile.
+ * Return: 0 when all of them may be used, -ENXIO after memmap_async_cancel(),
+ * -EINVAL if the pfns are not in the range.
+ */
+int memmap_async_sync(struct memmap_async *m, unsigned long start_pfn,
+		      unsigned long end_pfn);
+
+/**
+ * memmap_async_cancel() - stop: when this returns, the range is left alone
+ * @m: from memmap_async_alloc()
+ *
+ * Takes as long as a unit takes, or some small ones.
+ *
+ * Context: Process context, sleeps.
+ */
+void memmap_async_cancel(struct memmap_async *m);
+
 /**
  * memmap_stamp() - initialize a run of struct pages after the example of two
  * @page: the first of them; it and the next one are initialized already
@@ -202,8 +214,7 @@ unsigned int memmap_async_nr_workers(const struct memmap_async *m);
  *
  * For pages that differ by nothing but where they are: from each to the next,
  * every word stays the same or changes by the same amount. Tracepoints that are
- * to see each page are not called. Kernels without CONFIG_MEMMAP_ASYNC don't have
- * it.
+ * to see each page are not called.
  *
  * Context: Any. Nobody else writes to these struct pages meanwhile. A reader of
  * one that is not ready yet, as some that go by pfn are, may find any mixture of

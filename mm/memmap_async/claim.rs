@@ -81,14 +81,26 @@ fn lowest_run(bits: u64, max: u32) -> u64 {
         .min(max);
 
     // A shift by all 64 is none: there are no bits, or none are wanted.
-    match u64::MAX.checked_shr(u64::BITS - nr) {
-        Some(run) => run << first,
-        None => 0,
-    }
+    u64::MAX
+        .checked_shr(u64::BITS - nr)
+        .map_or(0, |run| run << first)
 }
 
-/// Set in [`ClaimMap::gate`] when it is closed; the other bits count who is inside.
+/// Set in [`Counts::gate`] when it is closed.
 const CLOSED: u64 = 1 << 63;
+
+/// Alone on a cache line, as each owner of a claim writes to it: what is only read stays in the
+/// caches of all CPUs.
+#[repr(align(64))]
+pub(crate) struct Alone<T>(pub(crate) T);
+
+/// What is counted in a [`ClaimMap`]. It is together because an owner needs both.
+struct Counts {
+    /// Units that are not done yet.
+    remaining: Atomic<u64>,
+    /// [`CLOSED`], and how many are inside.
+    gate: Atomic<u64>,
+}
 
 /// The units of a range: which are claimed, which are done. See the [module](self).
 ///
@@ -103,9 +115,7 @@ const CLOSED: u64 = 1 << 63;
 ///   be made.
 pub(crate) struct ClaimMap<S> {
     words: S,
-    /// Units that are not done yet.
-    remaining: Atomic<u64>,
-    gate: Atomic<u64>,
+    counts: Alone<Counts>,
 }
 
 impl<S: DerefMut<Target = [Word]>> ClaimMap<S> {
@@ -123,8 +133,10 @@ impl<S: DerefMut<Target = [Word]>> ClaimMap<S> {
         // them, and no claim yet.
         Some(Self {
             words,
-            remaining: Atomic::new(nr_units as u64),
-            gate: Atomic::new(0),
+            counts: Alone(Counts {
+                remaining: Atomic::new(nr_units as u64),
+                gate: Atomic::new(0),
+            }),
         })
     }
 }
@@ -137,8 +149,8 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
 
     /// Comes in to claim units; [`None`] if the gate is closed.
     pub(crate) fn enter(&self) -> Option<Inside<'_, S>> {
-        if self.gate.fetch_add(1, Acquire) & CLOSED != 0 {
-            self.gate.fetch_sub(1, Release);
+        if self.counts.0.gate.fetch_add(1, Acquire) & CLOSED != 0 {
+            self.counts.0.gate.fetch_sub(1, Release);
             return None;
         }
         Some(Inside { map: self })
@@ -146,40 +158,32 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
 
     /// Refuses all entries and claims from now on. Those who hold a claim finish it.
     pub(crate) fn close(&self) {
-        self.gate.fetch_or(CLOSED, Full);
+        self.counts.0.gate.fetch_or(CLOSED, Full);
     }
 
     /// Whether [`close()`](Self::close) was called.
     pub(crate) fn is_closed(&self) -> bool {
-        self.gate.load(Relaxed) & CLOSED != 0
+        self.counts.0.gate.load(Relaxed) & CLOSED != 0
     }
 
     /// Whether the gate is closed and nobody is left inside.
     pub(crate) fn is_empty(&self) -> bool {
-        self.gate.load(Acquire) == CLOSED
+        self.counts.0.gate.load(Acquire) == CLOSED
     }
 
     /// Whether `unit` is initialised and may be read. A unit that does not exist never is.
     pub(crate) fn is_done(&self, unit: usize) -> bool {
-        match self.words.get(unit / Word::UNITS) {
-            Some(word) => word.done.load(Acquire) & (1 << (unit % Word::UNITS)) != 0,
-            None => false,
-        }
+        self.words
+            .get(unit / Word::UNITS)
+            .is_some_and(|word| word.done.load(Acquire) & (1 << (unit % Word::UNITS)) != 0)
     }
 
     /// Whether `unit` is not claimed yet. Only a hint: by now it can be claimed, or have been given
     /// back. Other than an attempt to claim it, this leaves the gate and its owner alone.
     pub(crate) fn is_todo(&self, unit: usize) -> bool {
-        match self.words.get(unit / Word::UNITS) {
-            Some(word) => word.todo.load(Relaxed) & (1 << (unit % Word::UNITS)) != 0,
-            None => false,
-        }
-    }
-
-    /// Units that are not done yet. When this says 0, all of them may be read.
-    #[allow(dead_code, reason = "a publisher is told; only tests ask")]
-    pub(crate) fn remaining(&self) -> u64 {
-        self.remaining.load(Acquire)
+        self.words
+            .get(unit / Word::UNITS)
+            .is_some_and(|word| word.todo.load(Relaxed) & (1 << (unit % Word::UNITS)) != 0)
     }
 }
 
@@ -205,7 +209,7 @@ impl<S: Deref<Target = [Word]>> Inside<'_, S> {
     /// else of the next that has, round and round; [`None`] if there is nothing to claim at the
     /// moment, or if the gate is closed.
     ///
-    /// That is not the end: a claim can be dropped. The end is [`ClaimMap::remaining()`] of 0.
+    /// That is not the end: a claim can be dropped. The end is what [`Claim::publish()`] says.
     pub(crate) fn claim_near(&self, hint: usize, max_units: u32) -> Option<Claim<'_, S>> {
         let nr_words = self.map.words.len();
         let hint = hint.min(nr_words);
@@ -253,7 +257,7 @@ impl<S: Deref<Target = [Word]>> Inside<'_, S> {
 
 impl<S: Deref<Target = [Word]>> Drop for Inside<'_, S> {
     fn drop(&mut self) {
-        self.map.gate.fetch_sub(1, Release);
+        self.map.counts.0.gate.fetch_sub(1, Release);
     }
 }
 
@@ -267,7 +271,7 @@ impl<S: Deref<Target = [Word]>> Drop for Inside<'_, S> {
 /// - `word` is the word of `map` that holds unit `first`. `bits` are those of at least one unit of
 ///   it, of `first` and of those that follow without a gap.
 /// - The units are no other claim's, are neither to be claimed nor done, and count in
-///   `map.remaining`.
+///   `remaining` of `map`.
 /// - The owner is [`Inside`] the gate of `map`: a claim cannot outlive that.
 #[must_use = "a claim that is dropped puts its units back"]
 pub(crate) struct Claim<'a, S: Deref<Target = [Word]>> {
@@ -280,22 +284,18 @@ pub(crate) struct Claim<'a, S: Deref<Target = [Word]>> {
 impl<S: Deref<Target = [Word]>> Claim<'_, S> {
     /// The numbers of the units.
     pub(crate) fn units(&self) -> Range<usize> {
-        self.first..self.first + self.nr_units() as usize
-    }
-
-    fn nr_units(&self) -> u32 {
-        self.bits.count_ones()
+        self.first..self.first + self.bits.count_ones() as usize
     }
 
     /// Says that the units are initialised. Returns whether they were the last ones of the map.
     pub(crate) fn publish(self) -> bool {
-        let nr_units = u64::from(self.nr_units());
+        let nr_units = self.units().len() as u64;
 
         // INVARIANT: The units go over from this claim, which ends here, to `done`; then they are
         // no longer counted.
         self.word.done.fetch_or(self.bits, Release);
         // Full: the last one to come here has seen all the others' units.
-        let last = self.map.remaining.fetch_sub(nr_units, Full) == nr_units;
+        let last = self.map.counts.0.remaining.fetch_sub(nr_units, Full) == nr_units;
 
         core::mem::forget(self);
         last
@@ -319,6 +319,10 @@ mod tests {
         let nr_words = ClaimMap::<KVec<Word>>::nr_words(nr_units);
 
         ClaimMap::new(words(nr_words), nr_units).unwrap()
+    }
+
+    fn remaining(map: &ClaimMap<KVec<Word>>) -> u64 {
+        map.counts.0.remaining.load(Relaxed)
     }
 
     fn words(nr_words: usize) -> KVec<Word> {
@@ -362,7 +366,7 @@ mod tests {
 
             for n in 0..nr_units {
                 assert!(!last);
-                assert_eq!(map.remaining(), (nr_units - n) as u64);
+                assert_eq!(remaining(&map), (nr_units - n) as u64);
                 let claim = inside.claim_near(n * 7, 1).unwrap();
                 let units = claim.units();
 
@@ -373,7 +377,7 @@ mod tests {
             }
             assert!(last);
             assert!(inside.claim_near(0, 1).is_none());
-            assert_eq!(map.remaining(), 0);
+            assert_eq!(remaining(&map), 0);
         }
     }
 
@@ -401,9 +405,9 @@ mod tests {
 
         assert!(!before.publish());
         assert!(map.is_done(64) && map.is_done(65) && !map.is_done(66));
-        assert_eq!(map.remaining(), 198);
+        assert_eq!(remaining(&map), 198);
         drop(behind);
-        assert_eq!(map.remaining(), 198);
+        assert_eq!(remaining(&map), 198);
         assert!(!gone.publish());
         assert_eq!(units(1, 2), Some(67..69));
 
@@ -412,7 +416,7 @@ mod tests {
         assert!(!inside.claim_near(0, 64).unwrap().publish());
         assert!(!inside.claim_near(2, 64).unwrap().publish());
         assert!(inside.claim_near(1, 64).unwrap().publish());
-        assert_eq!(map.remaining(), 0);
+        assert_eq!(remaining(&map), 0);
     }
 
     #[test]
@@ -435,7 +439,7 @@ mod tests {
 
         drop(inside.claim(64).unwrap());
         assert!(!map.is_done(64));
-        assert_eq!(map.remaining(), 65);
+        assert_eq!(remaining(&map), 65);
         assert_eq!(inside.claim_near(1, 1).unwrap().units(), 64..65);
     }
 
@@ -475,6 +479,6 @@ mod tests {
         drop(inside);
         assert!(map.is_empty());
         assert!(!map.is_done(0));
-        assert_eq!(map.remaining(), 2);
+        assert_eq!(remaining(&map), 2);
     }
 }

@@ -23,8 +23,10 @@
 
 use super::{
     claim::{
+        Alone,
         Claim,
         ClaimMap,
+        Inside,
         Word, //
     },
     pfn::{
@@ -35,7 +37,7 @@ use super::{
 use kernel::{
     alloc::NumaNode,
     impl_has_work, new_work,
-    preempt::PreemptDisabled,
+    preempt::preempt_disable,
     prelude::*,
     processor::cpu_relax,
     sync::{
@@ -73,8 +75,11 @@ const BATCH_PAGES: usize = 2048;
 /// time.
 const BATCH_NANOS: i64 = 100_000;
 
-/// How much a worker does before it lets others have the CPU: 300 microseconds at 10 ns a struct
-/// page.
+/// How much a worker or a waiter does before it lets others have the CPU: 300 microseconds at 10 ns
+/// a struct page.
+///
+/// RCU is one of them. With preemption off for unit after unit, the tick hardly ever sees a
+/// quiescent state of this CPU, and callers of `synchronize_rcu()` would wait for the whole range.
 const SLICE_PAGES: usize = 32768;
 
 /// After how many slices a worker queues itself again, so that the freezer and the workers of other
@@ -85,7 +90,8 @@ const SLICES: usize = 64;
 /// How often to look again for a unit in flight before sleeping.
 const SPINS: u32 = 1000;
 
-type Map = ClaimMap<KVVec<Word>>;
+type Words = KVVec<Word>;
+type Map = ClaimMap<Words>;
 
 /// What initialises the struct pages of a range, piece by piece.
 ///
@@ -98,7 +104,9 @@ pub(crate) trait Initializer: Send + Sync + 'static {
     fn init(&self, owned: Owned<'_>, can_sleep: bool) -> usize;
 
     /// Learns that all of the range is initialised: once, and not if the job was cancelled before.
-    /// Waiters and a task that cancels wait until it returns. Any context.
+    /// Waiters and a task that cancels wait until it returns.
+    ///
+    /// It runs where the last unit was initialised, and must not sleep: see [`Job::grow()`].
     fn done(&self);
 
     /// Whether [`init()`](Self::init) takes longer than preemption should be off.
@@ -115,7 +123,7 @@ pub(crate) trait Initializer: Send + Sync + 'static {
 ///   published.
 pub(crate) struct Owned<'a> {
     pfns: PfnRange,
-    _claim: &'a Claim<'a, KVVec<Word>>,
+    _claim: &'a Claim<'a, Words>,
 }
 
 impl Owned<'_> {
@@ -132,36 +140,30 @@ pub(crate) struct Job<I: Initializer> {
     map: Map,
     init: I,
     /// What `init` returned, added up.
-    nr_pages: Atomic<usize>,
+    nr_pages: Alone<Atomic<usize>>,
+    /// Where [`grow()`](Self::grow) goes on.
+    front: Cursor,
     /// All is done, or will never be.
     #[pin]
     idle: Completion,
 }
 
-/// Which units to claim.
-enum Pick {
-    /// This one.
-    Unit(usize),
-    /// Up to `max_units` of word number `word`, or of the next that has some.
-    Near { word: usize, max_units: u32 },
-}
-
 impl<I: Initializer> Job<I> {
-    /// Claims units and initialises them; returns their pages and how many of them became
-    /// available. Must not be called with preemption off if `can_sleep`.
+    /// Claims units, as `claim` does it, and initialises them. Must not be called with preemption
+    /// off if `can_sleep`.
     ///
     /// Preemption is off before the gate is entered, and on again after it was left, for each claim
     /// anew. A task that was preempted on its way would keep [`cancel()`](Self::cancel) and the
     /// callers who need its units waiting until the scheduler lets it run again.
-    fn claim_and_init(&self, can_sleep: bool, pick: Pick) -> Option<Piece> {
+    fn claim_and_init(
+        &self,
+        can_sleep: bool,
+        claim: impl for<'a> FnOnce(&'a Inside<'_, Words>) -> Option<Claim<'a, Words>>,
+    ) -> Option<Piece> {
         // What is declared first is dropped last.
-        let _guard = (!self.init.preemptible()).then(PreemptDisabled::new);
+        let _guard = (!self.init.preemptible()).then(preempt_disable);
         let inside = self.map.enter()?;
-
-        let claim = match pick {
-            Pick::Unit(unit) => inside.claim(unit),
-            Pick::Near { word, max_units } => inside.claim_near(word, max_units),
-        }?;
+        let claim = claim(&inside)?;
         let units = claim.units();
         let pfns = self.units.pfns(units.clone())?;
 
@@ -172,7 +174,7 @@ impl<I: Initializer> Job<I> {
         };
         // It may sleep if the caller may and we did not turn preemption off.
         let available = self.init.init(owned, can_sleep && self.init.preemptible());
-        self.nr_pages.fetch_add(available, Relaxed);
+        self.nr_pages.0.fetch_add(available, Relaxed);
 
         if claim.publish() {
             // One claim is the last one, so this happens once. We are still inside the gate, so a
@@ -181,7 +183,7 @@ impl<I: Initializer> Job<I> {
             self.idle.complete_all();
         }
         Some(Piece {
-            first_unit: units.start,
+            word: units.start / Word::UNITS,
             nr_pages: pfns.nr_pages(),
             available,
         })
@@ -194,7 +196,7 @@ impl<I: Initializer> Job<I> {
         while nr_pages < SLICE_PAGES {
             let start = Instant::<Monotonic>::now();
 
-            match self.claim_and_init(true, cursor.pick()) {
+            match self.claim_and_init(true, |inside| cursor.claim(inside)) {
                 Some(piece) => {
                     nr_pages = nr_pages.saturating_add(piece.nr_pages);
                     cursor.advance(&piece, self.max_units(), start.elapsed());
@@ -217,6 +219,7 @@ impl<I: Initializer> Job<I> {
 
     /// Initialises what is needed of `pfns`, now. May sleep. See `memmap_async_sync()`.
     pub(crate) fn sync(&self, pfns: PfnRange) -> Result {
+        might_sleep();
         for unit in self.units.covering(pfns).ok_or(EINVAL)? {
             self.sync_unit(unit)?;
         }
@@ -236,25 +239,25 @@ impl<I: Initializer> Job<I> {
             // Entering the gate writes to what the owner of the unit needs to publish it. So look
             // first, and leave it alone as long as there is nothing to claim.
             if self.map.is_todo(unit) {
-                self.claim_and_init(true, Pick::Unit(unit));
+                self.claim_and_init(true, |inside| inside.claim(unit));
             }
             relax(&mut spins);
         }
     }
 
-    /// Initialises units until `nr_pages` are available. Any context. See `memmap_async_grow()`.
+    /// Initialises units until `nr_pages` are available. See `memmap_async_grow()`.
+    ///
+    /// Process or interrupt context, but not NMI, nor a hard interrupt of PREEMPT_RT: the owner of
+    /// the last unit completes `idle`.
     pub(crate) fn grow(&self, nr_pages: usize) -> usize {
         let mut available: usize = 0;
 
         while available < nr_pages {
-            // From the front: this is where the first worker begins, and leaves first.
-            let pick = Pick::Near {
-                word: 0,
-                max_units: 1,
-            };
-
-            match self.claim_and_init(false, pick) {
-                Some(piece) => available = available.saturating_add(piece.available),
+            match self.claim_and_init(false, |inside| self.front.claim(inside)) {
+                Some(piece) => {
+                    available = available.saturating_add(piece.available);
+                    self.front.word.store(piece.word, Relaxed);
+                }
                 None => break,
             }
         }
@@ -264,11 +267,12 @@ impl<I: Initializer> Job<I> {
     /// Initialises what is not claimed yet, and waits until the range is done or the job is
     /// cancelled. May sleep.
     pub(crate) fn wait(&self) {
+        might_sleep();
         // Where no worker begins, as a rule.
         let cursor = Cursor::new(Map::nr_words(self.units.count()) / 3 * 2);
 
         while self.slice(&cursor) {
-            quiesce();
+            schedule();
         }
         self.idle.wait_for_completion();
     }
@@ -277,6 +281,7 @@ impl<I: Initializer> Job<I> {
     pub(crate) fn cancel(&self) {
         let mut spins = 0;
 
+        might_sleep();
         self.map.close();
         while !self.map.is_empty() {
             relax(&mut spins);
@@ -286,18 +291,19 @@ impl<I: Initializer> Job<I> {
 
     /// The pages that became available so far. Any context.
     pub(crate) fn nr_pages(&self) -> usize {
-        self.nr_pages.load(Relaxed)
+        self.nr_pages.0.load(Relaxed)
     }
 }
 
 /// What was just initialised.
 struct Piece {
-    first_unit: usize,
+    /// Where it is in the claim map.
+    word: usize,
     nr_pages: usize,
     available: usize,
 }
 
-/// Where a worker or a waiter goes on with the range, and how many units at a time. Both are hints.
+/// Where to go on with the range, and how many units at a time. Both are hints.
 struct Cursor {
     /// The word of the claim map.
     word: Atomic<usize>,
@@ -313,12 +319,9 @@ impl Cursor {
         }
     }
 
-    /// What to claim next.
-    fn pick(&self) -> Pick {
-        Pick::Near {
-            word: self.word.load(Relaxed),
-            max_units: self.units.load(Relaxed),
-        }
+    /// Claims what is next.
+    fn claim<'a>(&self, inside: &'a Inside<'_, Words>) -> Option<Claim<'a, Words>> {
+        inside.claim_near(self.word.load(Relaxed), self.units.load(Relaxed))
     }
 
     /// Goes on after `piece`, which took so long: the next one should take [`BATCH_NANOS`] at most.
@@ -334,17 +337,8 @@ impl Cursor {
         };
 
         self.units.store(next.clamp(1, max_units), Relaxed);
-        self.word.store(piece.first_unit / Word::UNITS, Relaxed);
+        self.word.store(piece.word, Relaxed);
     }
-}
-
-/// Lets others have the CPU, RCU above all.
-///
-/// With preemption off for unit after unit, the tick hardly ever sees a quiescent state of this
-/// CPU, and callers of `synchronize_rcu()` would wait for the whole range.
-fn quiesce() {
-    might_sleep();
-    schedule();
 }
 
 /// Waits a little for a unit in flight; sleeps when that does not help.
@@ -380,7 +374,7 @@ impl<I: Initializer> WorkItem for Worker<I> {
             if !this.job.slice(&this.cursor) {
                 return;
             }
-            quiesce();
+            schedule();
         }
 
         let (queue, node) = (this.queue, this.node);
@@ -419,7 +413,9 @@ impl<I: Initializer> Handle<I> {
                 units,
                 map,
                 init,
-                nr_pages: Atomic::new(0),
+                nr_pages: Alone(Atomic::new(0)),
+                // From the front: this is where the first worker begins, and leaves first.
+                front: Cursor::new(0),
                 idle <- Completion::new(),
             }),
             GFP_KERNEL,

@@ -14,7 +14,6 @@
 #include <linux/log2.h>
 #include <linux/memmap_async.h>
 #include <linux/mm.h>
-#include <linux/moduleparam.h>
 #include <linux/padata.h>
 #include <linux/printk.h>
 #include <linux/rcupdate.h>
@@ -53,10 +52,6 @@ static int __init memmap_async_setup(char *str)
 }
 early_param("memmap_async", memmap_async_setup);
 
-/* 0: as many as there are CPUs. All nodes together; each gets its share. */
-static unsigned int memmap_async_max_workers __ro_after_init;
-module_param_named(max_workers, memmap_async_max_workers, uint, 0444);
-
 static struct workqueue_struct *memmap_async_wq __ro_after_init;
 static struct workqueue_struct *memmap_async_background_wq __ro_after_init;
 
@@ -90,12 +85,12 @@ memmap_async_alloc_wq(const char *name, unsigned int flags, int max_active, int 
 /* These have to be there for page_alloc_init_late(). */
 static int __init memmap_async_init(void)
 {
-	int max_active = clamp(memmap_async_max_workers ?: num_possible_cpus(),
-			       1, WQ_MAX_ACTIVE);
-
 	memmap_async_wq = memmap_async_alloc_wq("memmap_async", 0, 0, 0);
+
+	/* All nodes together; each gets its share. */
 	memmap_async_background_wq =
-		memmap_async_alloc_wq("memmap_async_bg", WQ_FREEZABLE, max_active, MAX_NICE);
+		memmap_async_alloc_wq("memmap_async_bg", WQ_FREEZABLE,
+				      min(num_possible_cpus(), WQ_MAX_ACTIVE), MAX_NICE);
 
 	/* The share of a small node is not rounded up to the default of 8. */
 	if (memmap_async_background_wq)
@@ -104,6 +99,15 @@ static int __init memmap_async_init(void)
 	return memmap_async_wq && memmap_async_background_wq ? 0 : -ENOMEM;
 }
 early_initcall(memmap_async_init);
+
+/* What WQ_SYSFS does, which is not possible so early. */
+static int __init memmap_async_sysfs_init(void)
+{
+	if (!IS_ENABLED(CONFIG_MEMMAP_ASYNC) || !memmap_async_background_wq)
+		return 0;
+	return workqueue_sysfs_register(memmap_async_background_wq);
+}
+postcore_initcall(memmap_async_sysfs_init);
 
 /**
  * memmap_async_in_background() - whether to initialize a range in the background
@@ -117,32 +121,6 @@ bool memmap_async_in_background(unsigned long nr_pages)
 {
 	return IS_ENABLED(CONFIG_MEMMAP_ASYNC) && nr_pages > WORKER_PAGES &&
 	       memmap_async_mode == MEMMAP_ASYNC_ON;
-}
-
-/* The node whose CPUs do the work; a kernel without NUMA has one node, too. */
-static int memmap_async_node(int nid)
-{
-	if (nid == NUMA_NO_NODE)
-		nid = numa_mem_id();
-	return IS_ENABLED(CONFIG_NUMA) ? numa_nearest_node(nid, N_CPU) : nid;
-}
-
-/**
- * memmap_async_report() - tell the log, and the tracer, that a range is initialized
- * @desc: the range
- * @m: its job
- * @msecs: how long it took
- *
- * Context: Any.
- */
-void memmap_async_report(const struct memmap_async_desc *desc,
-			 const struct memmap_async *m, unsigned int msecs)
-{
-	trace_memmap_async_done(desc->start_pfn, desc->end_pfn, msecs,
-				memmap_async_nr_workers(m));
-	pr_info("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
-		desc->start_pfn, desc->end_pfn, msecs, memmap_async_nr_workers(m),
-		memmap_async_node(desc->nid));
 }
 
 static bool memmap_async_valid(const struct memmap_async_desc *desc)
@@ -161,6 +139,14 @@ static bool memmap_async_valid(const struct memmap_async_desc *desc)
 	return false;
 }
 
+/* The node whose CPUs do the work; a kernel without NUMA has one node, too. */
+static int memmap_async_node(int nid)
+{
+	if (nid == NUMA_NO_NODE)
+		nid = numa_mem_id();
+	return IS_ENABLED(CONFIG_NUMA) ? numa_nearest_node(nid, N_CPU) : nid;
+}
+
 /* The node to work on and the number of workers, where not given. */
 static void memmap_async_place(struct memmap_async_desc *desc)
 {
@@ -177,8 +163,6 @@ static void memmap_async_place(struct memmap_async_desc *desc)
 		desc->nr_workers = clamp(desc->nr_workers, 1,
 					 DIV_ROUND_UP(nr_pages, WORKER_PAGES));
 	}
-	if (desc->background && memmap_async_max_workers)
-		desc->nr_workers = min(desc->nr_workers, memmap_async_max_workers);
 }
 
 #ifndef CONFIG_MEMMAP_ASYNC
@@ -192,8 +176,6 @@ struct memmap_async {
 	struct workqueue_struct *wq;
 	struct work_struct work;
 	atomic_long_t nr_pages;
-	atomic_t started;
-	bool cancelled;
 };
 
 static void memmap_async_thread(unsigned long start_pfn, unsigned long end_pfn,
@@ -238,27 +220,7 @@ struct memmap_async *memmap_async_new(const struct memmap_async_desc *desc,
 
 void memmap_async_start(struct memmap_async *m)
 {
-	if (!atomic_xchg(&m->started, 1))
-		queue_work_node(m->desc.nid, m->wq, &m->work);
-}
-
-int memmap_async_sync(struct memmap_async *m, unsigned long start_pfn,
-		      unsigned long end_pfn)
-{
-	if (start_pfn >= end_pfn || start_pfn < m->desc.start_pfn ||
-	    end_pfn > m->desc.end_pfn)
-		return -EINVAL;
-	if (READ_ONCE(m->cancelled))
-		return -ENXIO;
-
-	memmap_async_start(m);
-	flush_work(&m->work);
-	return READ_ONCE(m->cancelled) ? -ENXIO : 0;
-}
-
-unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages)
-{
-	return 0;
+	queue_work_node(m->desc.nid, m->wq, &m->work);
 }
 
 void memmap_async_wait(struct memmap_async *m)
@@ -266,16 +228,9 @@ void memmap_async_wait(struct memmap_async *m)
 	flush_work(&m->work);
 }
 
-void memmap_async_cancel(struct memmap_async *m)
-{
-	WRITE_ONCE(m->cancelled, true);
-	/* One that starts it can be about to queue the work: that is refused then. */
-	disable_work_sync(&m->work);
-}
-
 void memmap_async_free(struct memmap_async *m)
 {
-	memmap_async_cancel(m);
+	memmap_async_wait(m);
 	kfree(m);
 }
 
@@ -325,7 +280,7 @@ struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc)
 }
 
 /**
- * memmap_async_run() - initialize a range of struct pages, now
+ * memmap_init_parallel() - initialize a range of struct pages, now
  * @desc: the range and how to initialize it
  *
  * If there is nothing to gain by several workers, or no memory for them, the
@@ -334,11 +289,12 @@ struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc)
  * Context: Process context, sleeps.
  * Return: 0, or -EINVAL as memmap_async_alloc(), with nothing initialized.
  */
-int memmap_async_run(const struct memmap_async_desc *desc)
+int memmap_init_parallel(const struct memmap_async_desc *desc)
 {
 	struct memmap_async_desc d = *desc;
 	unsigned long start = jiffies;
 	struct memmap_async *m;
+	unsigned int msecs;
 
 	if (!memmap_async_valid(&d))
 		return -EINVAL;
@@ -356,7 +312,10 @@ int memmap_async_run(const struct memmap_async_desc *desc)
 				 memmap_async_nr_workers(m), false);
 	memmap_async_start(m);
 	memmap_async_wait(m);
-	memmap_async_report(&d, m, jiffies_to_msecs(jiffies - start));
+	msecs = jiffies_to_msecs(jiffies - start);
+	trace_memmap_async_done(d.start_pfn, d.end_pfn, msecs, memmap_async_nr_workers(m));
+	pr_debug("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
+		 d.start_pfn, d.end_pfn, msecs, memmap_async_nr_workers(m), d.nid);
 	memmap_async_free(m);
 	return 0;
 }

@@ -25,6 +25,7 @@ use job::Handle;
 use kernel::{
     alloc::NumaNode,
     bindings,
+    error::from_result,
     ffi::{
         c_int,
         c_uint,
@@ -40,12 +41,27 @@ use pfn::{
 };
 use stamp::Plain;
 
+/// How many words so many bytes of a `struct page` are.
+const fn words(bytes: usize) -> usize {
+    let words = bytes / size_of::<usize>();
+
+    assert!(words * size_of::<usize>() == bytes);
+    words
+}
+
 /// The words of a `struct page`.
-const PAGE_WORDS: usize = size_of::<bindings::page>() / size_of::<usize>();
-const _: () = assert!(PAGE_WORDS * size_of::<usize>() == size_of::<bindings::page>());
+const PAGE_WORDS: usize = words(size_of::<bindings::page>());
+
+/// The first of the two words of `page->lru`.
+const PAGE_LRU: usize = words(core::mem::offset_of!(
+    bindings::page,
+    __bindgen_anon_1.__bindgen_anon_1.__bindgen_anon_1.lru
+));
 
 type Foreign = KBox<Handle<Callbacks>>;
 
+/// What C knows as `m`.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`], and is not freed before `'a` ends.
@@ -55,6 +71,9 @@ unsafe fn borrow<'a>(m: *const bindings::memmap_async) -> &'a Handle<Callbacks> 
 }
 
 /// Prepares what C describes.
+///
+/// `memmap_async_valid()` has looked at the range, and was stricter: for kernels without the engine
+/// that is all. Here it is the constructors that establish what the types promise.
 ///
 /// # Safety
 ///
@@ -88,6 +107,8 @@ pub unsafe extern "C" fn memmap_async_new(
     }
 }
 
+/// Lets the workers begin.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`] and not freed.
@@ -97,6 +118,8 @@ pub unsafe extern "C" fn memmap_async_start(m: *mut bindings::memmap_async) {
     unsafe { borrow(m) }.start();
 }
 
+/// Has some struct pages initialised now.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`] and not freed.
@@ -109,15 +132,14 @@ pub unsafe extern "C" fn memmap_async_sync(
     // SAFETY: By the safety requirement.
     let job = unsafe { borrow(m) }.job();
 
-    match PfnRange::new(start_pfn, end_pfn)
-        .ok_or(EINVAL)
-        .and_then(|pfns| job.sync(pfns))
-    {
-        Ok(()) => 0,
-        Err(err) => err.to_errno(),
-    }
+    from_result(|| {
+        job.sync(PfnRange::new(start_pfn, end_pfn).ok_or(EINVAL)?)?;
+        Ok(0)
+    })
 }
 
+/// Initialises units that are not claimed yet.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`] and not freed.
@@ -130,6 +152,8 @@ pub unsafe extern "C" fn memmap_async_grow(
     unsafe { borrow(m) }.job().grow(nr_pages)
 }
 
+/// Waits until all of the range is initialised.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`], started, and not freed.
@@ -139,6 +163,8 @@ pub unsafe extern "C" fn memmap_async_wait(m: *mut bindings::memmap_async) {
     unsafe { borrow(m) }.job().wait();
 }
 
+/// Stops: when this returns, the range is left alone.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`] and not freed.
@@ -148,6 +174,8 @@ pub unsafe extern "C" fn memmap_async_cancel(m: *mut bindings::memmap_async) {
     unsafe { borrow(m) }.job().cancel();
 }
 
+/// Cancels what is still to do, and frees it.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`], and is not used any more.
@@ -160,6 +188,8 @@ pub unsafe extern "C" fn memmap_async_free(m: *mut bindings::memmap_async) {
     handle.job().cancel();
 }
 
+/// Returns the pages that became available so far.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`] and not freed.
@@ -169,6 +199,8 @@ pub unsafe extern "C" fn memmap_async_nr_pages(m: *const bindings::memmap_async)
     unsafe { borrow(m) }.job().nr_pages()
 }
 
+/// Returns how many workers there are.
+///
 /// # Safety
 ///
 /// `m` is from [`memmap_async_new()`] and not freed.
@@ -178,13 +210,15 @@ pub unsafe extern "C" fn memmap_async_nr_workers(m: *const bindings::memmap_asyn
     unsafe { borrow(m) }.nr_workers() as c_uint
 }
 
+/// Initialises a run of struct pages after the example of two.
+///
 /// # Safety
 ///
 /// As `memmap_stamp()` in the header says.
 #[export]
 pub unsafe extern "C" fn memmap_stamp(page: *mut bindings::page, nr_pages: c_ulong) {
     // SAFETY: By the safety requirement. A `struct page` consists of words.
-    unsafe { stamp::stamp::<PAGE_WORDS, Plain>(page.cast(), nr_pages) };
+    unsafe { stamp::stamp::<PAGE_WORDS, PAGE_LRU, Plain>(page.cast(), nr_pages) };
 }
 
 /// As `memmap_stamp()`, by non-temporal stores.
@@ -196,5 +230,5 @@ pub unsafe extern "C" fn memmap_stamp(page: *mut bindings::page, nr_pages: c_ulo
 #[export]
 pub unsafe extern "C" fn memmap_stamp_nontemporal(page: *mut bindings::page, nr_pages: c_ulong) {
     // SAFETY: By the safety requirement. A `struct page` consists of words.
-    unsafe { stamp::stamp::<PAGE_WORDS, stamp::NonTemporal>(page.cast(), nr_pages) };
+    unsafe { stamp::stamp::<PAGE_WORDS, PAGE_LRU, stamp::NonTemporal>(page.cast(), nr_pages) };
 }

@@ -11,6 +11,8 @@
  * first, so that the last reference is not kept by a task that initializes pages,
  * waits until there is none, and frees the jobs.
  */
+#define pr_fmt(fmt) "memmap_async: " fmt
+
 #include <kunit/static_stub.h>
 #include <linux/atomic.h>
 #include <linux/cache.h>
@@ -20,6 +22,7 @@
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
+#include <linux/printk.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
@@ -27,24 +30,22 @@
 #include "../mm_init.h"
 #include "pgmap.h"
 
-struct range_memmap {
-	struct device_memmap device;
+struct pgmap_range {
+	struct memmap_device_arg device;
 	struct memmap_async_desc desc;
 	struct memmap_async *job;
 	/* All pfns of the range, those included that the driver reserved. */
 	unsigned long start_pfn, end_pfn;
 	unsigned long start;	/* in jiffies */
-	unsigned int msecs;	/* how long it took */
 	/* Set with release once the vmemmap is there: the job may be used. */
 	bool started;
 };
 
-struct pgmap_memmap {
-	struct work_struct report_work;
+struct pgmap_jobs {
 	struct work_struct *notify_work;
 	atomic_t nr_left;	/* ranges not ready */
 	int nr_range;
-	struct range_memmap ranges[] __counted_by(nr_range);
+	struct pgmap_range ranges[] __counted_by(nr_range);
 };
 
 /*
@@ -65,44 +66,36 @@ struct pgmap_memmap {
 atomic_t memmap_async_active __read_mostly;
 EXPORT_SYMBOL_FOR_MODULES(memmap_async_active, "dax,device_dax,hwpoison-inject,nd_pmem");
 
-static void pgmap_memmap_report(struct work_struct *work)
+static void pgmap_range_done(void *arg)
 {
-	struct pgmap_memmap *memmap = container_of(work, struct pgmap_memmap, report_work);
-	struct work_struct *notify_work = READ_ONCE(memmap->notify_work);
-	int i;
+	struct pgmap_range *r = container_of(arg, struct pgmap_range, device);
+	struct pgmap_jobs *jobs = r->device.pgmap->memmap_jobs;
+	struct work_struct *notify_work = READ_ONCE(jobs->notify_work);
+	unsigned int msecs = jiffies_to_msecs(jiffies - r->start);
 
-	for (i = 0; i < memmap->nr_range; i++) {
-		struct range_memmap *r = &memmap->ranges[i];
+	trace_memmap_async_done(r->desc.start_pfn, r->desc.end_pfn, msecs,
+				memmap_async_nr_workers(r->job));
+	pr_debug("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
+		 r->desc.start_pfn, r->desc.end_pfn, msecs, memmap_async_nr_workers(r->job),
+		 r->desc.nid);
 
-		memmap_async_report(&r->desc, r->job, r->msecs);
-	}
+	/* Fully ordered, so that the decrement comes after the struct pages. */
+	if (!atomic_dec_and_test(&jobs->nr_left))
+		return;
+
+	atomic_dec(&memmap_async_active);
 	if (notify_work)
 		queue_work(system_freezable_wq, notify_work);
 }
 
-static void range_memmap_done(void *arg)
-{
-	struct range_memmap *r = container_of(arg, struct range_memmap, device);
-	struct pgmap_memmap *memmap = r->device.pgmap->memmap;
-
-	r->msecs = jiffies_to_msecs(jiffies - r->start);
-	/* Fully ordered, so that the decrement comes after the struct pages. */
-	if (!atomic_dec_and_test(&memmap->nr_left))
-		return;
-
-	atomic_dec(&memmap_async_active);
-	/* Preemption is off, and writing to the log can take long. */
-	queue_work(system_freezable_wq, &memmap->report_work);
-}
-
-static void __pgmap_memmap_free(struct pgmap_memmap *memmap)
+static void __pgmap_jobs_free(struct pgmap_jobs *jobs)
 {
 	int i;
 
-	for (i = 0; i < memmap->nr_range; i++)
-		if (!IS_ERR_OR_NULL(memmap->ranges[i].job))
-			memmap_async_free(memmap->ranges[i].job);
-	kfree(memmap);
+	for (i = 0; i < jobs->nr_range; i++)
+		if (!IS_ERR_OR_NULL(jobs->ranges[i].job))
+			memmap_async_free(jobs->ranges[i].job);
+	kfree(jobs);
 }
 
 /*
@@ -114,13 +107,13 @@ static void __pgmap_memmap_free(struct pgmap_memmap *memmap)
  *
  * Process context, sleeps.
  */
-void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
+void pgmap_jobs_alloc(struct dev_pagemap *pgmap, bool background)
 {
-	struct pgmap_memmap *memmap;
+	struct pgmap_jobs *jobs;
 	unsigned long nr_pages = 0;
 	int i;
 
-	pgmap->memmap = NULL;
+	pgmap->memmap_jobs = NULL;
 	if (!background)
 		return;
 
@@ -129,15 +122,14 @@ void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
 	if (!memmap_async_in_background(nr_pages))
 		return;
 
-	memmap = kzalloc_flex(*memmap, ranges, pgmap->nr_range);
-	if (!memmap)
+	jobs = kzalloc_flex(*jobs, ranges, pgmap->nr_range);
+	if (!jobs)
 		return;
-	memmap->nr_range = pgmap->nr_range;
-	atomic_set(&memmap->nr_left, pgmap->nr_range);
-	INIT_WORK(&memmap->report_work, pgmap_memmap_report);
+	jobs->nr_range = pgmap->nr_range;
+	atomic_set(&jobs->nr_left, pgmap->nr_range);
 
 	for (i = 0; i < pgmap->nr_range; i++) {
-		struct range_memmap *r = &memmap->ranges[i];
+		struct pgmap_range *r = &jobs->ranges[i];
 
 		r->start_pfn = PHYS_PFN(pgmap->ranges[i].start);
 		r->end_pfn = r->start_pfn + PHYS_PFN(range_len(&pgmap->ranges[i]));
@@ -148,24 +140,24 @@ void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
 			goto err_free;
 
 		r->desc.background = true;
-		r->desc.done = range_memmap_done;
+		r->desc.done = pgmap_range_done;
 		r->job = memmap_async_alloc(&r->desc);
 		if (IS_ERR(r->job))
 			goto err_free;
 	}
 
 	atomic_inc(&memmap_async_active);
-	pgmap->memmap = memmap;
+	pgmap->memmap_jobs = jobs;
 	return;
 
 err_free:
-	__pgmap_memmap_free(memmap);
+	__pgmap_jobs_free(jobs);
 }
 
 /* A place for tests to keep the workers from it. */
-void pgmap_memmap_start_workers(struct memmap_async *job)
+void pgmap_jobs_start_workers(struct memmap_async *job)
 {
-	KUNIT_STATIC_STUB_REDIRECT(pgmap_memmap_start_workers, job);
+	KUNIT_STATIC_STUB_REDIRECT(pgmap_jobs_start_workers, job);
 	memmap_async_start(job);
 }
 
@@ -179,15 +171,15 @@ void pgmap_memmap_start_workers(struct memmap_async *job)
  *
  * Process context, sleeps.
  */
-bool pgmap_memmap_start(struct dev_pagemap *pgmap, int range_id)
+bool pgmap_jobs_start(struct dev_pagemap *pgmap, int range_id)
 {
-	struct range_memmap *r;
+	struct pgmap_range *r;
 	unsigned long first, last;
 
-	if (!pgmap->memmap)
+	if (!pgmap->memmap_jobs)
 		return false;
 
-	r = &pgmap->memmap->ranges[range_id];
+	r = &pgmap->memmap_jobs->ranges[range_id];
 	r->start = jiffies;
 	trace_memmap_async_start(r->desc.start_pfn, r->desc.end_pfn, r->desc.nid,
 				 memmap_async_nr_workers(r->job), true);
@@ -199,9 +191,9 @@ bool pgmap_memmap_start(struct dev_pagemap *pgmap, int range_id)
 	if (last < r->end_pfn)
 		memmap_async_sync(r->job, last, r->end_pfn);
 
-	/* Pairs with the acquire in pgmap_memmap_sync(). */
+	/* Pairs with the acquire in pgmap_jobs_sync(). */
 	smp_store_release(&r->started, true);
-	pgmap_memmap_start_workers(r->job);
+	pgmap_jobs_start_workers(r->job);
 	return true;
 }
 
@@ -209,8 +201,8 @@ bool pgmap_memmap_start(struct dev_pagemap *pgmap, int range_id)
  * Has [@pfn, @end_pfn) initialized, in steps after each of which a signal that
  * @state allows for ends it.
  */
-static int range_memmap_sync(struct range_memmap *r, unsigned long pfn,
-			     unsigned long end_pfn, unsigned int state)
+static int pgmap_range_sync(struct pgmap_range *r, unsigned long pfn,
+			    unsigned long end_pfn, unsigned int state)
 {
 	while (pfn < end_pfn) {
 		unsigned long next = min(SECTION_ALIGN_UP(pfn + 1), end_pfn);
@@ -234,26 +226,26 @@ static int range_memmap_sync(struct range_memmap *r, unsigned long pfn,
  *
  * Process context, may sleep.
  */
-int pgmap_memmap_sync(struct dev_pagemap *pgmap, unsigned long pfn,
-		      unsigned long nr_pages)
+int pgmap_jobs_sync(struct dev_pagemap *pgmap, unsigned long pfn,
+		    unsigned long nr_pages)
 {
-	struct pgmap_memmap *memmap = pgmap->memmap;
+	struct pgmap_jobs *jobs = pgmap->memmap_jobs;
 	int i;
 
-	if (!memmap)
+	if (!jobs)
 		return 0;
 
-	for (i = 0; i < memmap->nr_range; i++) {
-		struct range_memmap *r = &memmap->ranges[i];
+	for (i = 0; i < jobs->nr_range; i++) {
+		struct pgmap_range *r = &jobs->ranges[i];
 
 		if (pfn < r->start_pfn || pfn >= r->end_pfn)
 			continue;
 		if (nr_pages > r->end_pfn - pfn)
 			break;
-		/* Pairs with the release in pgmap_memmap_start(). */
+		/* Pairs with the release in pgmap_jobs_start(). */
 		if (!smp_load_acquire(&r->started))
 			return -ENXIO;
-		return range_memmap_sync(r, pfn, pfn + nr_pages, TASK_KILLABLE);
+		return pgmap_range_sync(r, pfn, pfn + nr_pages, TASK_KILLABLE);
 	}
 	return -EINVAL;
 }
@@ -264,16 +256,16 @@ int pgmap_memmap_sync(struct dev_pagemap *pgmap, unsigned long pfn,
  *
  * Process context, sleeps for no longer than what is in flight takes.
  */
-void pgmap_memmap_cancel(struct dev_pagemap *pgmap)
+void pgmap_jobs_cancel(struct dev_pagemap *pgmap)
 {
-	struct pgmap_memmap *memmap = pgmap->memmap;
+	struct pgmap_jobs *jobs = pgmap->memmap_jobs;
 	int i;
 
-	if (!memmap)
+	if (!jobs)
 		return;
 
-	for (i = 0; i < memmap->nr_range; i++) {
-		struct range_memmap *r = &memmap->ranges[i];
+	for (i = 0; i < jobs->nr_range; i++) {
+		struct pgmap_range *r = &jobs->ranges[i];
 		unsigned long nr_pages;
 
 		memmap_async_cancel(r->job);
@@ -289,19 +281,18 @@ void pgmap_memmap_cancel(struct dev_pagemap *pgmap)
  *
  * Process context, sleeps.
  */
-void pgmap_memmap_free(struct dev_pagemap *pgmap)
+void pgmap_jobs_free(struct dev_pagemap *pgmap)
 {
-	struct pgmap_memmap *memmap = pgmap->memmap;
+	struct pgmap_jobs *jobs = pgmap->memmap_jobs;
 
-	if (!memmap)
+	if (!jobs)
 		return;
 
-	cancel_work_sync(&memmap->report_work);
-	/* Else it was decremented by range_memmap_done(). */
-	if (atomic_read(&memmap->nr_left))
+	/* Else it was decremented by pgmap_range_done(). */
+	if (atomic_read(&jobs->nr_left))
 		atomic_dec(&memmap_async_active);
-	pgmap->memmap = NULL;
-	__pgmap_memmap_free(memmap);
+	pgmap->memmap_jobs = NULL;
+	__pgmap_jobs_free(jobs);
 }
 
 /*
@@ -314,8 +305,8 @@ unsigned long memmap_async_progress(const struct dev_pagemap *pgmap, unsigned lo
 	int i;
 
 	*total = 0;
-	for (i = 0; i < pgmap->memmap->nr_range; i++) {
-		const struct range_memmap *r = &pgmap->memmap->ranges[i];
+	for (i = 0; i < pgmap->memmap_jobs->nr_range; i++) {
+		const struct pgmap_range *r = &pgmap->memmap_jobs->ranges[i];
 
 		done += memmap_async_nr_pages(r->job);
 		*total += r->desc.end_pfn - r->desc.start_pfn;
@@ -334,11 +325,11 @@ int memmap_async_complete(struct dev_pagemap *pgmap)
 {
 	int i, err = 0;
 
-	for (i = 0; i < pgmap->memmap->nr_range && !err; i++) {
-		struct range_memmap *r = &pgmap->memmap->ranges[i];
+	for (i = 0; i < pgmap->memmap_jobs->nr_range && !err; i++) {
+		struct pgmap_range *r = &pgmap->memmap_jobs->ranges[i];
 
-		err = range_memmap_sync(r, r->desc.start_pfn, r->desc.end_pfn,
-					TASK_INTERRUPTIBLE);
+		err = pgmap_range_sync(r, r->desc.start_pfn, r->desc.end_pfn,
+				       TASK_INTERRUPTIBLE);
 	}
 	return err;
 }
@@ -350,8 +341,8 @@ EXPORT_SYMBOL_FOR_MODULES(memmap_async_complete, "dax");
  */
 void memmap_async_notify(struct dev_pagemap *pgmap, struct work_struct *work)
 {
-	if (pgmap->memmap)
-		/* Pairs with the dependency in pgmap_memmap_report(). */
-		smp_store_release(&pgmap->memmap->notify_work, work);
+	if (pgmap->memmap_jobs)
+		/* Pairs with the dependency in pgmap_range_done(). */
+		smp_store_release(&pgmap->memmap_jobs->notify_work, work);
 }
 EXPORT_SYMBOL_FOR_MODULES(memmap_async_notify, "dax");

@@ -10,30 +10,30 @@ struct dev_pagemap;
 #ifdef CONFIG_MEMMAP_ASYNC_DEVICE
 struct memmap_async;
 
-void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background);
-bool pgmap_memmap_start(struct dev_pagemap *pgmap, int range_id);
-int pgmap_memmap_sync(struct dev_pagemap *pgmap, unsigned long pfn,
-		      unsigned long nr_pages);
-void pgmap_memmap_cancel(struct dev_pagemap *pgmap);
-void pgmap_memmap_free(struct dev_pagemap *pgmap);
+void pgmap_jobs_alloc(struct dev_pagemap *pgmap, bool background);
+bool pgmap_jobs_start(struct dev_pagemap *pgmap, int range_id);
+int pgmap_jobs_sync(struct dev_pagemap *pgmap, unsigned long pfn,
+		    unsigned long nr_pages);
+void pgmap_jobs_cancel(struct dev_pagemap *pgmap);
+void pgmap_jobs_free(struct dev_pagemap *pgmap);
 
 /* For mm/tests. */
-void pgmap_memmap_start_workers(struct memmap_async *job);
+void pgmap_jobs_start_workers(struct memmap_async *job);
 #else
-static inline void pgmap_memmap_alloc(struct dev_pagemap *pgmap, bool background)
+static inline void pgmap_jobs_alloc(struct dev_pagemap *pgmap, bool background)
 {
 }
 
-static inline bool pgmap_memmap_start(struct dev_pagemap *pgmap, int range_id)
+static inline bool pgmap_jobs_start(struct dev_pagemap *pgmap, int range_id)
 {
 	return false;
 }
 
-static inline void pgmap_memmap_cancel(struct dev_pagemap *pgmap)
+static inline void pgmap_jobs_cancel(struct dev_pagemap *pgmap)
 {
 }
 
-static inline void pgmap_memmap_free(struct dev_pagemap *pgmap)
+static inline void pgmap_jobs_free(struct dev_pagemap *pgmap)
 {
 }
 #endif

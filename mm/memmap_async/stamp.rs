@@ -19,7 +19,7 @@
 //!
 //! This file is also compiled in user space, where it is measured.
 
-use core::marker::PhantomData;
+use core::array::from_fn;
 
 /// How a word of a struct page gets to memory.
 pub(crate) trait Store {
@@ -56,6 +56,9 @@ pub(crate) struct NonTemporal;
 impl Store for NonTemporal {
     #[inline(always)]
     unsafe fn store(to: *mut usize, word: usize) {
+        // C has this in asm/string_64.h of x86. There is no such place for Rust, and a helper in C
+        // would be a call for each word.
+        //
         // SAFETY: By the safety requirement; this writes a word there and does nothing else.
         unsafe {
             core::arch::asm!(
@@ -73,35 +76,26 @@ impl Store for NonTemporal {
     }
 }
 
-/// The words of `page->lru`, which all but device pages have: both point to the list head itself.
-const LIST_HEAD: [usize; 2] = [1, 2];
-
 /// How many struct pages are written in one turn of the loop: of what that takes, there is little
 /// left for each then.
 const UNROLL: usize = 4;
 
 /// A struct page of `N` words, and how each of them moves from page to page.
-pub(crate) struct PageImage<const N: usize, S> {
+///
+/// Word `LRU` and the next are `page->lru`, which all but device pages have: both point to the list
+/// head itself.
+pub(crate) struct PageImage<const N: usize, const LRU: usize> {
     words: [usize; N],
     steps: [usize; N],
-    store: PhantomData<S>,
 }
 
-impl<const N: usize, S: Store> PageImage<N, S> {
+impl<const N: usize, const LRU: usize> PageImage<N, LRU> {
     /// The image of the page after `second`, where `first` is the one before that.
     pub(crate) fn after(first: &[usize; N], second: &[usize; N]) -> Self {
-        let mut words = *second;
-        let mut steps = [0; N];
+        let steps: [usize; N] = from_fn(|index| second[index].wrapping_sub(first[index]));
+        let words = from_fn(|index| second[index].wrapping_add(steps[index]));
 
-        for ((word, step), first) in words.iter_mut().zip(&mut steps).zip(first) {
-            *step = word.wrapping_sub(*first);
-            *word = word.wrapping_add(*step);
-        }
-        Self {
-            words,
-            steps,
-            store: PhantomData,
-        }
+        Self { words, steps }
     }
 
     /// Writes the `nr_pages` struct pages at `page`.
@@ -110,46 +104,51 @@ impl<const N: usize, S: Store> PageImage<N, S> {
     ///
     /// They are aligned and valid for volatile writes. Nobody else writes to them, nor reads them
     /// other than word by word.
-    pub(crate) unsafe fn write(mut self, page: *mut [usize; N], nr_pages: usize) {
+    pub(crate) unsafe fn write<S: Store>(mut self, page: *mut [usize; N], nr_pages: usize) {
         // SAFETY: By the safety requirement, for each page.
         unsafe {
             if self.steps == [0; N] {
-                self.write_alike::<false>(page, nr_pages);
+                self.write_alike::<S, false>(page, nr_pages);
             } else if self.is_list_head() {
-                self.write_alike::<true>(page, nr_pages);
+                self.write_alike::<S, true>(page, nr_pages);
             } else {
-                (0..nr_pages).for_each(|n| self.write_next(page.wrapping_add(n)));
+                (0..nr_pages).for_each(|n| self.write_next::<S>(page.wrapping_add(n)));
             }
         }
     }
 
     /// Whether nothing but a list head moves.
     fn is_list_head(&self) -> bool {
-        let [next, prev] = LIST_HEAD;
+        const { assert!(LRU + 1 < N) };
 
-        prev < N
-            && self.words[next] == self.words[prev]
-            && self.steps[next] == self.steps[prev]
-            && (0..N).all(|index| self.steps[index] == 0 || LIST_HEAD.contains(&index))
+        self.words[LRU] == self.words[LRU + 1]
+            && self.steps[LRU] == self.steps[LRU + 1]
+            && (0..N).all(|index| self.steps[index] == 0 || (LRU..LRU + 2).contains(&index))
     }
 
-    /// What stays is kept in registers; therefore no iterators in here, which the compiler does not
-    /// unroll.
+    /// Writes pages of which nothing moves, or with `HEAD` a list head does.
     ///
     /// # Safety
     ///
-    /// As for [`write()`](Self::write). Nothing moves, or with `HEAD` a list head does.
-    #[allow(clippy::needless_range_loop)]
-    unsafe fn write_alike<const HEAD: bool>(&self, page: *mut [usize; N], nr_pages: usize) {
-        let mut head = if HEAD { self.words[LIST_HEAD[0]] } else { 0 };
-        let step = if HEAD { self.steps[LIST_HEAD[0]] } else { 0 };
+    /// As for [`write()`](Self::write).
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "what stays is kept in registers, and the compiler does not unroll iterators"
+    )]
+    unsafe fn write_alike<S: Store, const HEAD: bool>(
+        &self,
+        page: *mut [usize; N],
+        nr_pages: usize,
+    ) {
+        let mut head = if HEAD { self.words[LRU] } else { 0 };
+        let step = if HEAD { self.steps[LRU] } else { 0 };
         let words = self.words;
         let end = page.wrapping_add(nr_pages);
         let mut page = page;
 
         let mut write_next = |page: *mut [usize; N]| {
             for index in 0..N {
-                let word = if HEAD && (index == LIST_HEAD[0] || index == LIST_HEAD[1]) {
+                let word = if HEAD && (LRU..LRU + 2).contains(&index) {
                     head
                 } else {
                     words[index]
@@ -178,7 +177,7 @@ impl<const N: usize, S: Store> PageImage<N, S> {
     /// # Safety
     ///
     /// As for [`write()`](Self::write), for the one at `page`.
-    unsafe fn write_next(&mut self, page: *mut [usize; N]) {
+    unsafe fn write_next<S: Store>(&mut self, page: *mut [usize; N]) {
         for index in 0..N {
             // SAFETY: `index` is less than `N`.
             unsafe { S::store(page.cast::<usize>().wrapping_add(index), self.words[index]) };
@@ -194,7 +193,7 @@ impl<const N: usize, S: Store> PageImage<N, S> {
 ///
 /// `page` is aligned, valid for volatile reads, and initialised.
 unsafe fn read<const N: usize>(page: *const [usize; N]) -> [usize; N] {
-    core::array::from_fn(|index| {
+    from_fn(|index| {
         // SAFETY: By the safety requirement; `index` is less than `N`.
         unsafe { page.cast::<usize>().wrapping_add(index).read_volatile() }
     })
@@ -207,14 +206,17 @@ unsafe fn read<const N: usize>(page: *const [usize; N]) -> [usize; N] {
 /// All of them are aligned and valid for volatile reads and writes. Nobody else writes to them, nor
 /// reads them other than word by word. The first two, if there are so many, are initialised, each
 /// word of them: the helpers that do so begin by zeroing all of the struct page.
-pub(crate) unsafe fn stamp<const N: usize, S: Store>(page: *mut [usize; N], nr_pages: usize) {
+pub(crate) unsafe fn stamp<const N: usize, const LRU: usize, S: Store>(
+    page: *mut [usize; N],
+    nr_pages: usize,
+) {
     if nr_pages > 2 {
         // SAFETY: There are more than two, and these are initialised.
         let [first, second] = unsafe { [read(page), read(page.wrapping_add(1))] };
-        let image = PageImage::<N, S>::after(&first, &second);
+        let image = PageImage::<N, LRU>::after(&first, &second);
 
         // SAFETY: These are the others.
-        unsafe { image.write(page.wrapping_add(2), nr_pages - 2) };
+        unsafe { image.write::<S>(page.wrapping_add(2), nr_pages - 2) };
         S::drain();
     }
 }
@@ -242,7 +244,7 @@ mod tests {
                 run[n] = page(n);
             }
             // SAFETY: There are 20, and they are ours.
-            unsafe { stamp::<N, S>(run.as_mut_ptr(), nr_pages) };
+            unsafe { stamp::<N, 1, S>(run.as_mut_ptr(), nr_pages) };
 
             for n in 0..20 {
                 let want = if n < nr_pages { page(n) } else { [CANARY; N] };

@@ -10,6 +10,7 @@
 #include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/page-isolation.h>
+#include <linux/page_ext.h>
 #include <linux/poison.h>
 #include <linux/set_memory.h>
 #include "../internal.h"
@@ -124,6 +125,21 @@ static bool content_is_free(struct page *page)
 	return !want_init_on_free() || !memchr_inv(page_address(page), 0, PAGE_SIZE);
 }
 
+/* With page_owner=on: allocated, says the owner's record, which freeing clears. */
+static bool has_owner(struct page *page)
+{
+	bool ret = false;
+#ifdef CONFIG_PAGE_OWNER
+	struct page_ext *page_ext = page_ext_get(page);
+
+	if (page_ext) {
+		ret = test_bit(PAGE_EXT_OWNER_ALLOCATED, &page_ext->flags);
+		page_ext_put(page_ext);
+	}
+#endif
+	return ret;
+}
+
 static bool is_free_block(struct page *page)
 {
 	return PageBuddy(page) && buddy_order_unsafe(page) == MAX_PAGE_ORDER;
@@ -152,7 +168,7 @@ static void boot_memmap_free(struct kunit *test)
 				want_fresh(&want, page + i);
 				nr_fresh += !memcmp(&want, page + i, sizeof(want));
 				nr_pages++;
-				if (!looks_free(page + i) ||
+				if (!looks_free(page + i) || has_owner(page + i) ||
 				    (!(i % 128) && !content_is_free(page + i)))
 					bad = i;
 			}

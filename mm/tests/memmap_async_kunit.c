@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * KUnit tests for memmap_async, with an init function that only counts: which
- * pfns, how often, on how many CPUs at a time, and whether it may sleep.
+ * pfns, how often, and whether it may sleep.
  *
  * Run them again through debugfs once the system is up: what is wrongly marked
  * __init goes unnoticed as long as the init sections have not been freed.
@@ -30,11 +30,13 @@ struct memmap_test {
 	struct memmap_async_desc desc;
 	u8 *seen;		/* by pfn - START; each is written by its owner only */
 	atomic_t twice, torn, outside, slept;
-	atomic_t inside, most_inside;
+	atomic_t inside;
 	atomic_t nr_done, done_early;
 	atomic_long_t pages;
 	struct completion *stall;	/* the first caller waits for it */
 	struct completion stalled;
+	struct completion second;
+	bool met;
 	atomic_t nr_calls;
 	unsigned int udelay;
 	atomic_long_t most_pages;
@@ -45,12 +47,9 @@ static unsigned long count_init(unsigned long start_pfn, unsigned long end_pfn,
 				void *arg, bool can_resched)
 {
 	struct memmap_test *t = arg;
-	int inside = atomic_inc_return(&t->inside);
 	unsigned long pfn;
 
-	if (inside > atomic_read(&t->most_inside))
-		atomic_set(&t->most_inside, inside);
-
+	atomic_inc(&t->inside);
 	if ((start_pfn != t->desc.start_pfn && start_pfn % t->desc.unit_pages) ||
 	    (end_pfn != t->desc.end_pfn && end_pfn % t->desc.unit_pages))
 		atomic_inc(&t->torn);
@@ -181,7 +180,7 @@ static void memmap_run(struct kunit *test)
 {
 	struct memmap_test *t = memmap_case_alloc(test);
 
-	KUNIT_EXPECT_EQ(test, memmap_async_run(&t->desc), 0);
+	KUNIT_EXPECT_EQ(test, memmap_init_parallel(&t->desc), 0);
 	expect_all_once(test, t);
 }
 
@@ -223,7 +222,7 @@ static void memmap_refused(struct kunit *test)
 		t->desc.end_pfn = bad[i].end_pfn;
 		t->desc.unit_pages = bad[i].unit_pages;
 
-		KUNIT_EXPECT_EQ_MSG(test, memmap_async_run(&t->desc), -EINVAL, "%d", i);
+		KUNIT_EXPECT_EQ_MSG(test, memmap_init_parallel(&t->desc), -EINVAL, "%d", i);
 		m = memmap_async_alloc(&t->desc);
 		KUNIT_EXPECT_EQ_MSG(test, PTR_ERR_OR_ZERO(m), -EINVAL, "%d", i);
 		if (!IS_ERR(m))
@@ -244,54 +243,44 @@ static void memmap_no_memory(struct kunit *test)
 
 	t->desc.nr_workers = 2;
 	kunit_activate_static_stub(test, memmap_async_alloc, no_memory);
-	KUNIT_EXPECT_EQ(test, memmap_async_run(&t->desc), 0);
+	KUNIT_EXPECT_EQ(test, memmap_init_parallel(&t->desc), 0);
 	kunit_deactivate_static_stub(test, memmap_async_alloc);
 
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 1);
 	expect_all_once(test, t);
 }
 
-static void memmap_sync_pages(struct kunit *test)
+/* The first call does not return before there is a second one. */
+static unsigned long meet_init(unsigned long start_pfn, unsigned long end_pfn,
+			       void *arg, bool can_resched)
 {
-	struct memmap_test *t = memmap_test_alloc(test, START, END);
-	struct memmap_async *m = memmap_test_job(test, t);
+	struct memmap_test *t = arg;
 
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START - 1, START + 1), -EINVAL);
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - 1, END + 1), -EINVAL);
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, START), -EINVAL);
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START + 1, START), -EINVAL);
-	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 0);
-
-	/* Not started: whoever needs pages gets them. */
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - UNIT, END), 0);
-	KUNIT_EXPECT_NULL(test, memchr_inv(t->seen + END - START - UNIT, 1, UNIT));
-
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), 0);
-	expect_all_once(test, t);
-
-	/* Nothing is left for those who come late. */
-	memmap_async_start(m);
-	memmap_async_wait(m);
-	expect_all_once(test, t);
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), 0);
-	expect_all_once(test, t);
+	switch (atomic_inc_return(&t->nr_calls)) {
+	case 1:
+		t->met = wait_for_completion_timeout(&t->second, 20 * HZ);
+		complete(&t->stalled);
+		break;
+	case 2:
+		complete(&t->second);
+		break;
+	}
+	return end_pfn - start_pfn;
 }
 
-/* After cancelling nothing is touched, and nobody gets anything. */
-static void memmap_cancel(struct kunit *test)
+/* Of two workers both work. A caller in memmap_async_wait() could pass for one. */
+static void memmap_two_at_a_time(struct kunit *test)
 {
 	struct memmap_test *t = memmap_test_alloc(test, START, END);
-	struct memmap_async *m = memmap_test_job(test, t);
 
-	memmap_async_cancel(m);
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, START + 1), -ENXIO);
-	KUNIT_EXPECT_EQ(test, memmap_async_grow(m, 1), 0);
-	memmap_async_start(m);
-	memmap_async_wait(m);
-	memmap_async_cancel(m);
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), -ENXIO);
-	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_done), 0);
+	init_completion(&t->second);
+	t->desc.nr_workers = 2;
+	t->desc.preemptible = true;
+	t->desc.init = meet_init;
+	t->desc.done = NULL;
+	memmap_async_start(memmap_test_job(test, t));
+	wait_for_completion(&t->stalled);
+	KUNIT_EXPECT_TRUE(test, t->met);
 }
 
 #ifdef CONFIG_MEMMAP_ASYNC
@@ -330,7 +319,7 @@ static unsigned long batch_init(unsigned long start_pfn, unsigned long end_pfn,
 	return nr_pages;
 }
 
-/* Has one worker do all of it, with nobody to help: who waits would. */
+/* Has one worker do all of it: a caller who waits would help. */
 static struct memmap_test *memmap_batch_run(struct kunit *test, unsigned long unit_pages,
 					    unsigned long end_pfn, unsigned int udelay)
 {
@@ -384,39 +373,6 @@ static void memmap_batch_slow(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->most_pages), UNIT);
 }
 
-/* Who needs a page gets its unit, and nothing but that. */
-static void memmap_sync_one_unit(struct kunit *test)
-{
-	struct memmap_test *t = memmap_test_alloc(test, START, END);
-	struct memmap_async *m = memmap_test_job(test, t);
-
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, 100 * UNIT + 7, 100 * UNIT + 8), 0);
-	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), UNIT);
-	KUNIT_EXPECT_NULL(test, memchr_inv(t->seen + 100 * UNIT - START, 1, UNIT));
-
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, 100 * UNIT - 1, 101 * UNIT + 1), 0);
-	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), 3 * UNIT);
-
-	memmap_async_start(m);
-	memmap_async_wait(m);
-	expect_all_once(test, t);
-}
-
-/* A worker that does not get on holds up nobody who needs another unit. */
-static void memmap_sync_passes_worker(struct kunit *test)
-{
-	struct memmap_test *t = memmap_test_alloc(test, START, END);
-	struct completion stall;
-	struct memmap_async *m = memmap_test_stalled_job(test, t, &stall);
-
-	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - 1, END), 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 2);
-
-	complete(&stall);
-	memmap_async_wait(m);
-	expect_all_once(test, t);
-}
-
 static void memmap_grow(struct kunit *test)
 {
 	struct memmap_test *t = memmap_test_alloc(test, START, END);
@@ -451,6 +407,102 @@ struct memmap_racer {
 	struct completion done;
 };
 
+static void memmap_racer_run(struct kunit *test, struct memmap_racer *r,
+			     int (*fn)(void *), struct memmap_async *m,
+			     struct memmap_test *t, unsigned int step)
+{
+	r->m = m;
+	r->t = t;
+	r->step = step;
+	r->err = 0;
+	init_completion(&r->done);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(fn, r, "memmap_racer")));
+}
+
+static int memmap_race_wait(void *data)
+{
+	struct memmap_racer *r = data;
+
+	memmap_async_wait(r->m);
+	complete(&r->done);
+	return 0;
+}
+
+/* A caller who waits needs no worker, of which there may be none for lack of memory. */
+static void memmap_wait_takes_part(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct memmap_async *m = memmap_test_job(test, t);
+	struct memmap_racer r;
+
+	memmap_racer_run(test, &r, memmap_race_wait, m, t, 0);
+	if (!wait_for_completion_timeout(&r.done, 20 * HZ)) {
+		KUNIT_FAIL(test, "nobody does the work");
+		memmap_async_start(m);
+		wait_for_completion(&r.done);
+	}
+	expect_all_once(test, t);
+}
+
+static void memmap_sync_pages(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct memmap_async *m = memmap_test_job(test, t);
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START - 1, START + 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - 1, END + 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, START), -EINVAL);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START + 1, START), -EINVAL);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 0);
+
+	/* Not started: a caller who needs pages gets them. */
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - UNIT, END), 0);
+	KUNIT_EXPECT_NULL(test, memchr_inv(t->seen + END - START - UNIT, 1, UNIT));
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), 0);
+	expect_all_once(test, t);
+
+	/* Nothing is left for workers. */
+	memmap_async_start(m);
+	memmap_async_wait(m);
+	expect_all_once(test, t);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), 0);
+	expect_all_once(test, t);
+}
+
+/* A caller who needs a page gets its unit, and nothing but that. */
+static void memmap_sync_one_unit(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct memmap_async *m = memmap_test_job(test, t);
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, 100 * UNIT + 7, 100 * UNIT + 8), 0);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), UNIT);
+	KUNIT_EXPECT_NULL(test, memchr_inv(t->seen + 100 * UNIT - START, 1, UNIT));
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, 100 * UNIT - 1, 101 * UNIT + 1), 0);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&t->pages), 3 * UNIT);
+
+	memmap_async_start(m);
+	memmap_async_wait(m);
+	expect_all_once(test, t);
+}
+
+/* A worker that does not get on holds up no caller who needs another unit. */
+static void memmap_sync_passes_worker(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct completion stall;
+	struct memmap_async *m = memmap_test_stalled_job(test, t, &stall);
+
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, END - 1, END), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 2);
+
+	complete(&stall);
+	memmap_async_wait(m);
+	expect_all_once(test, t);
+}
+
 /* Needs pages all over the range, and checks that they are ready when told so. */
 static int memmap_race_sync(void *data)
 {
@@ -477,54 +529,7 @@ static int memmap_race_grow(void *data)
 	return 0;
 }
 
-static int memmap_race_cancel(void *data)
-{
-	struct memmap_racer *r = data;
-
-	memmap_async_cancel(r->m);
-	complete(&r->done);
-	return 0;
-}
-
-static void memmap_racer_run(struct kunit *test, struct memmap_racer *r,
-			     int (*fn)(void *), struct memmap_async *m,
-			     struct memmap_test *t, unsigned int step)
-{
-	r->m = m;
-	r->t = t;
-	r->step = step;
-	r->err = 0;
-	init_completion(&r->done);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(fn, r, "memmap_racer")));
-}
-
-static int memmap_race_wait(void *data)
-{
-	struct memmap_racer *r = data;
-
-	memmap_async_wait(r->m);
-	complete(&r->done);
-	return 0;
-}
-
-/* Who waits for all of it needs no worker, be it that there is no memory for one. */
-static void memmap_wait_takes_part(struct kunit *test)
-{
-	struct memmap_test *t = memmap_test_alloc(test, START, END);
-	struct memmap_async *m = memmap_test_job(test, t);
-	struct memmap_racer r;
-
-	memmap_racer_run(test, &r, memmap_race_wait, m, t, 0);
-	if (!wait_for_completion_timeout(&r.done, 20 * HZ)) {
-		KUNIT_FAIL(test, "nobody does the work");
-		memmap_async_cancel(m);
-		wait_for_completion(&r.done);
-		return;
-	}
-	expect_all_once(test, t);
-}
-
-/* Workers, those who need certain pages and those who need any, at a time. */
+/* Workers, callers who need certain pages and those who need any, at a time. */
 static void memmap_race(struct kunit *test)
 {
 	static const unsigned int workers[] = { 1, 2, 20 };
@@ -551,6 +556,32 @@ static void memmap_race(struct kunit *test)
 		memmap_async_wait(m);
 		expect_all_once(test, t);
 	}
+}
+
+/* After cancelling nothing is touched, and nobody gets anything. */
+static void memmap_cancel(struct kunit *test)
+{
+	struct memmap_test *t = memmap_test_alloc(test, START, END);
+	struct memmap_async *m = memmap_test_job(test, t);
+
+	memmap_async_cancel(m);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, START + 1), -ENXIO);
+	KUNIT_EXPECT_EQ(test, memmap_async_grow(m, 1), 0);
+	memmap_async_start(m);
+	memmap_async_wait(m);
+	memmap_async_cancel(m);
+	KUNIT_EXPECT_EQ(test, memmap_async_sync(m, START, END), -ENXIO);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_calls), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->nr_done), 0);
+}
+
+static int memmap_race_cancel(void *data)
+{
+	struct memmap_racer *r = data;
+
+	memmap_async_cancel(r->m);
+	complete(&r->done);
+	return 0;
 }
 
 /* Cancelling waits for what is in flight, for that only, and lets nobody in. */
@@ -610,8 +641,8 @@ static unsigned long preempted_init(unsigned long start_pfn, unsigned long end_p
 }
 
 /*
- * Who is preempted is not inside the gate: neither a worker nor a caller in need
- * makes a cancelling task wait until the scheduler lets them run again.
+ * A task that is preempted is not inside the gate: neither a worker nor a caller
+ * in need makes a cancelling task wait until the scheduler lets them run again.
  */
 static void memmap_cancel_preempted(struct kunit *test)
 {
@@ -734,8 +765,7 @@ static struct kunit_case memmap_async_test_cases[] = {
 	KUNIT_CASE_PARAM(memmap_start_wait, memmap_gen_params),
 	KUNIT_CASE(memmap_refused),
 	KUNIT_CASE(memmap_no_memory),
-	KUNIT_CASE(memmap_sync_pages),
-	KUNIT_CASE(memmap_cancel),
+	KUNIT_CASE(memmap_two_at_a_time),
 	{}
 };
 
@@ -751,11 +781,13 @@ kunit_test_suites(&memmap_async_test_suite);
 static struct kunit_case memmap_async_engine_test_cases[] = {
 	KUNIT_CASE(memmap_batch),
 	KUNIT_CASE(memmap_batch_slow),
+	KUNIT_CASE(memmap_wait_takes_part),
+	KUNIT_CASE(memmap_sync_pages),
 	KUNIT_CASE(memmap_sync_one_unit),
 	KUNIT_CASE(memmap_sync_passes_worker),
 	KUNIT_CASE(memmap_grow),
-	KUNIT_CASE(memmap_wait_takes_part),
 	KUNIT_CASE(memmap_race),
+	KUNIT_CASE(memmap_cancel),
 	KUNIT_CASE(memmap_cancel_in_flight),
 	KUNIT_CASE(memmap_cancel_preempted),
 	KUNIT_CASE(memmap_cancel_race),

@@ -506,6 +506,35 @@ static void zone_device_add_fails(struct kunit *test)
 	expect_range(test, n.pgmap, &n.pgmap->range, n.want, n.nid);
 }
 
+static bool is_found(struct dev_pagemap *pgmap, u64 addr)
+{
+	struct dev_pagemap *got = get_dev_pagemap(PHYS_PFN(addr));
+
+	if (got)
+		put_dev_pagemap(got);
+	return got == pgmap;
+}
+
+/* A pgmap is found by the pfns of all its ranges, and of those it had before by none. */
+static void zone_device_found(struct kunit *test)
+{
+	static const struct zone_device_case c = {
+		"fs_dax, three ranges", MEMORY_DEVICE_FS_DAX, 0, 0, SZ_256M, 3
+	};
+	struct dev_pagemap *pgmap = zone_device_alloc(test, &c);
+
+	for (pgmap->nr_range = c.nr_range; pgmap->nr_range; pgmap->nr_range--) {
+		zone_device_map(test, pgmap, numa_mem_id());
+		for (int i = 0; i < c.nr_range; i++) {
+			const struct range *range = &pgmap->ranges[i];
+
+			KUNIT_EXPECT_EQ(test, is_found(pgmap, range->start), i < pgmap->nr_range);
+			KUNIT_EXPECT_EQ(test, is_found(pgmap, range->end), i < pgmap->nr_range);
+		}
+		kunit_release_action(test, zone_device_unmap, pgmap);
+	}
+}
+
 static struct kunit_case zone_device_test_cases[] = {
 	KUNIT_CASE_PARAM_ATTR(zone_device_memmap, zone_device_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
@@ -514,6 +543,7 @@ static struct kunit_case zone_device_test_cases[] = {
 	KUNIT_CASE(zone_device_memmap_freed),
 	KUNIT_CASE_SLOW(zone_device_gone),
 	KUNIT_CASE_SLOW(zone_device_add_fails),
+	KUNIT_CASE(zone_device_found),
 	{}
 };
 
@@ -546,9 +576,9 @@ static struct dev_pagemap *background_map(struct kunit *test,
 	int i;
 
 	pgmap->flags = PGMAP_MEMMAP_ASYNC;
-	kunit_activate_static_stub(test, pgmap_memmap_start_workers, no_workers);
+	kunit_activate_static_stub(test, pgmap_jobs_start_workers, no_workers);
 	zone_device_map(test, pgmap, numa_mem_id());
-	KUNIT_ASSERT_NOT_NULL_MSG(test, pgmap->memmap, "memmap_async=on is needed");
+	KUNIT_ASSERT_NOT_NULL_MSG(test, pgmap->memmap_jobs, "memmap_async=on is needed");
 
 	for (i = 0; i < c->nr_range; i++) {
 		unsigned long first = SECTION_ALIGN_UP(PHYS_PFN(pgmap->ranges[i].start));
@@ -597,7 +627,7 @@ static void background_memmap(struct kunit *test)
 	}
 }
 
-/* Who needs a page gets its subsection, and nothing but that. */
+/* A caller who needs a page gets its subsection, and nothing but that. */
 static void background_sync(struct kunit *test)
 {
 	struct dev_pagemap *pgmap = background_map(test, &background_case);
@@ -688,7 +718,7 @@ static void background_memory_failure_early(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, before.total + 1, stats->total);
 
 	/* The device is going away. */
-	pgmap_memmap_cancel(pgmap);
+	pgmap_jobs_cancel(pgmap);
 	KUNIT_EXPECT_EQ(test, -ENXIO, memory_failure(pfn, MF_SW_SIMULATED));
 	KUNIT_EXPECT_EQ(test, before.failed + 2, stats->failed);
 	KUNIT_EXPECT_EQ(test, before.total + 2, stats->total);
@@ -760,8 +790,8 @@ static int background_unmap(void *data)
 }
 
 /*
- * Who has a reference while the device goes away is told so, also of pages that
- * were ready, and the memmap stays until he has put it.
+ * A caller with a reference while the device goes away is told so, also of pages
+ * that were ready, and the memmap stays until the reference is put.
  */
 static void background_dying(struct kunit *test)
 {
@@ -772,7 +802,7 @@ static void background_dying(struct kunit *test)
 
 	init_completion(&u.done);
 	KUNIT_ASSERT_PTR_EQ(test, pgmap, get_dev_pagemap(pfn));
-	KUNIT_EXPECT_EQ(test, 0, pgmap_memmap_sync(pgmap, pfn, 1));
+	KUNIT_EXPECT_EQ(test, 0, pgmap_jobs_sync(pgmap, pfn, 1));
 
 	kunit_remove_action(test, zone_device_unmap, pgmap);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(background_unmap, &u, "unmap")));
@@ -780,19 +810,19 @@ static void background_dying(struct kunit *test)
 		fsleep(1000);
 
 	KUNIT_EXPECT_EQ(test, -ENXIO, memmap_sync(pfn, 1));
-	KUNIT_EXPECT_EQ(test, -ENXIO, pgmap_memmap_sync(pgmap, pfn, 1));
-	KUNIT_EXPECT_EQ(test, -ENXIO, pgmap_memmap_sync(pgmap, pfn + PAGES_PER_SUBSECTION, 1));
+	KUNIT_EXPECT_EQ(test, -ENXIO, pgmap_jobs_sync(pgmap, pfn, 1));
+	KUNIT_EXPECT_EQ(test, -ENXIO, pgmap_jobs_sync(pgmap, pfn + PAGES_PER_SUBSECTION, 1));
 	KUNIT_EXPECT_FALSE(test, touched(pfn + PAGES_PER_SUBSECTION));
 	KUNIT_EXPECT_FALSE(test, completion_done(&u.done));
 
 	put_dev_pagemap(pgmap);
 	wait_for_completion(&u.done);
-	KUNIT_EXPECT_NULL(test, pgmap->memmap);
+	KUNIT_EXPECT_NULL(test, pgmap->memmap_jobs);
 	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
 }
 
-/* Unmapped at all moments, with somebody who faults in pages all the while. */
+/* Unmapped at all moments, with a task that faults in pages all the while. */
 struct background_faulter {
 	unsigned long start;
 	unsigned long nr_ready, nr_not_ready;
@@ -846,7 +876,7 @@ static void background_unmap_race(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 }
 
-/* What the driver wants once is not left to who has the pgmap next. */
+/* What the driver wants once is not left to the pgmap's next driver. */
 static void background_refused(struct kunit *test)
 {
 	static const struct zone_device_case c = {
@@ -881,7 +911,7 @@ static void background_attrs(struct kunit *test)
 	unsigned long pfn = PHYS_PFN(pgmap->range.start), total;
 
 	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
-	kunit_activate_static_stub(test, pgmap_memmap_start_workers, no_workers);
+	kunit_activate_static_stub(test, pgmap_jobs_start_workers, no_workers);
 	KUNIT_ASSERT_EQ(test, 0, device_add_groups(dev, dax_memmap_groups));
 	KUNIT_EXPECT_FALSE(test, has_memmap_state(dev));
 	device_remove_groups(dev, dax_memmap_groups);
@@ -924,17 +954,16 @@ static void background_second_range_fails(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(addr), -ENOMEM);
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
 	}
-	KUNIT_EXPECT_NULL(test, pgmap->memmap);
+	KUNIT_EXPECT_NULL(test, pgmap->memmap_jobs);
 	KUNIT_EXPECT_EQ(test, pgmap->flags, 0);
 	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
 }
 
-/* A range without a vmemmap is reported as long as somebody is there to hear of it. */
+/* A range without a vmemmap is reported as long as a caller is there to hear of it. */
 static void background_no_vmemmap(struct kunit *test)
 {
 	static const struct zone_device_case c = {
-		/* On x86, types with a direct map would leave that behind. */
 		"private, an altmap without room", MEMORY_DEVICE_PRIVATE, 0, 0, SZ_1G, 1
 	};
 	struct dev_pagemap *pgmap = zone_device_alloc(test, &c);
@@ -949,7 +978,7 @@ static void background_no_vmemmap(struct kunit *test)
 
 		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(addr), -ENOMEM);
 	}
-	KUNIT_EXPECT_NULL(test, pgmap->memmap);
+	KUNIT_EXPECT_NULL(test, pgmap->memmap_jobs);
 	KUNIT_EXPECT_EQ(test, 0, atomic_read(&memmap_async_active));
 	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn, 1));
 }
@@ -968,7 +997,7 @@ static void background_no_memory(struct kunit *test)
 	pgmap->flags = PGMAP_MEMMAP_ASYNC;
 	kunit_activate_static_stub(test, memmap_async_alloc, no_memory);
 	zone_device_map(test, pgmap, numa_mem_id());
-	KUNIT_EXPECT_NULL(test, pgmap->memmap);
+	KUNIT_EXPECT_NULL(test, pgmap->memmap_jobs);
 	expect_range(test, pgmap, &pgmap->range, want, pgmap->nid);
 }
 

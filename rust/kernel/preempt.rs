@@ -6,44 +6,40 @@
 
 use crate::types::NotThreadSafe;
 
-/// A guard that represents that preemption is off on this CPU.
+/// A token that represents that preemption is off on this CPU.
 ///
-/// It stays off until the last such guard is dropped. Its owner must not sleep, and should not hold
+/// It stays off until the last such token is dropped. Its owner must not sleep, and should not hold
 /// it for more than some microseconds.
 ///
 /// # Invariants
 ///
 /// `preempt_disable()` was called for this object, and `preempt_enable()` was not.
+#[must_use = "preemption is on again when this is dropped"]
+pub struct PreemptDisabled(NotThreadSafe);
+
+/// Turns preemption off.
+///
+/// Callable from any context.
 ///
 /// # Examples
 ///
 /// ```
-/// use kernel::preempt::PreemptDisabled;
+/// use kernel::preempt::preempt_disable;
 ///
-/// let outer = PreemptDisabled::new();
+/// let outer = preempt_disable();
 /// {
 ///     // They nest.
-///     let _inner = PreemptDisabled::new();
+///     let _inner = preempt_disable();
 /// }
 /// drop(outer);
 /// ```
-#[must_use = "preemption is on again when this is dropped"]
-pub struct PreemptDisabled(NotThreadSafe);
+#[inline]
+pub fn preempt_disable() -> PreemptDisabled {
+    // SAFETY: It is always safe to call `preempt_disable()`.
+    unsafe { bindings::preempt_disable() };
 
-impl PreemptDisabled {
-    /// Turns preemption off.
-    ///
-    /// Callable from any context.
-    #[doc(alias = "preempt_disable")]
-    #[inline]
-    #[allow(clippy::new_without_default, reason = "this has an effect")]
-    pub fn new() -> Self {
-        // SAFETY: It is always safe to call `preempt_disable()`.
-        unsafe { bindings::preempt_disable() };
-
-        // INVARIANT: Just called.
-        Self(NotThreadSafe)
-    }
+    // INVARIANT: Just called.
+    PreemptDisabled(NotThreadSafe)
 }
 
 impl Drop for PreemptDisabled {
@@ -56,19 +52,20 @@ impl Drop for PreemptDisabled {
     }
 }
 
+#[cfg(CONFIG_RUST_PREEMPT_KUNIT_TEST)]
 #[macros::kunit_tests(rust_preempt)]
 mod tests {
     use super::*;
 
     #[test]
-    fn guards_nest() {
+    fn tokens_nest() {
         // SAFETY: `preempt_count()` only reads, and can be called from anywhere.
         let count = || unsafe { bindings::preempt_count() };
         let on = count();
 
-        let outer = PreemptDisabled::new();
+        let outer = preempt_disable();
         let off = count();
-        let inner = PreemptDisabled::new();
+        let inner = preempt_disable();
         drop(outer);
         assert_eq!(off, count());
         drop(inner);
