@@ -2,10 +2,11 @@
 /*
  * KUnit tests for the memmap of the memory that the kernel was booted with:
  * none of its struct pages may have been forgotten, and none been initialized,
- * or given to the page allocator, twice.
+ * or given to the page allocator, twice. So it is when memory comes back online.
  */
 #include <kunit/test.h>
 #include <linux/initrd.h>
+#include <linux/memory.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
@@ -13,6 +14,7 @@
 #include <linux/page_ext.h>
 #include <linux/poison.h>
 #include <linux/set_memory.h>
+#include <asm/sections.h>
 #include "../internal.h"
 #include "../page_alloc.h"
 
@@ -186,11 +188,173 @@ static void boot_memmap_free(struct kunit *test)
 	KUNIT_EXPECT_GT(test, nr_fresh, nr_pages / 2);
 }
 
+/* The kernel itself is in early memory, and nobody touches the struct pages of its text. */
+static void boot_memmap_text(struct kunit *test)
+{
+	unsigned long pfn = PHYS_PFN(__pa_symbol(_stext));
+	unsigned long end_pfn = PHYS_PFN(__pa_symbol(_etext));
+	struct page want;
+
+	for (; pfn < end_pfn; pfn++) {
+		struct page *page = pfn_to_page(pfn);
+
+		want_fresh(&want, page);
+		__set_bit(PG_reserved, &want.flags.f);
+		atomic_set(&want._refcount, 1);
+		if (memcmp(&want, page, sizeof(want))) {
+			KUNIT_FAIL(test, "pfn %#lx: %*ph", pfn, (int)sizeof(*page), page);
+			return;
+		}
+		if (!zone_spans_pfn(page_zone(page), pfn)) {
+			KUNIT_FAIL(test, "pfn %#lx is not in zone %s", pfn, page_zone(page)->name);
+			return;
+		}
+	}
+}
+
+#ifdef CONFIG_MEMORY_HOTREMOVE
+/* What the callback finds, which is told of one block of pages at a time. */
+static struct {
+	unsigned long nr_pages, bad_pfn;
+	int bad_pageblocks, nr_tails, nr_tails_touched;
+	struct page bad;
+} onlined;
+
+/* Pages that are about to be onlined are offline, and their pageblocks isolated. */
+static void check_online_page(struct page *page, unsigned int order)
+{
+	unsigned long i;
+	struct page want;
+
+	for (i = 0; i < 1 << order; i++) {
+		want_fresh(&want, page + i);
+		atomic_set(&want._refcount, 1);
+		__SetPageOffline(&want);
+		if (memcmp(&want, page + i, sizeof(want))) {
+			onlined.bad_pfn = page_to_pfn(page + i);
+			onlined.bad = page[i];
+		}
+		if (pageblock_aligned(page_to_pfn(page + i)))
+			onlined.bad_pageblocks += !is_migrate_isolate_page(page + i);
+	}
+	onlined.nr_pages += 1 << order;
+
+	/* A flag that is not there for a fresh page, and would be cleared. */
+	if (order)
+		__set_bit(PG_referenced, &page[1].flags.f);
+	generic_online_page(page, order);
+	/* Nobody has got the page yet, since its pageblock is isolated. */
+	if (order) {
+		onlined.nr_tails++;
+		onlined.nr_tails_touched += !__test_and_clear_bit(PG_referenced,
+								  &page[1].flags.f);
+	}
+}
+
+/* With these the page allocator looks at all pages that are freed. */
+static bool all_pages_checked(void)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	if (atomic_long_read(&num_poisoned_pages))
+		return true;
+#endif
+	return IS_ENABLED(CONFIG_DEBUG_VM);
+}
+
+/* A block of memory that is free, so that it is certain to go offline. */
+static struct memory_block *free_memory_block(unsigned long nr_pages)
+{
+	struct zone *zone;
+
+	for_each_populated_zone(zone) {
+		unsigned long pfn = ALIGN_DOWN(zone_end_pfn(zone), nr_pages);
+
+		for (; pfn > zone->zone_start_pfn + nr_pages; pfn -= nr_pages) {
+			unsigned long i;
+
+			for (i = 1; i <= nr_pages / MAX_ORDER_NR_PAGES; i++) {
+				struct page *page;
+
+				page = pfn_to_online_page(pfn - i * MAX_ORDER_NR_PAGES);
+				if (!page || page_zone(page) != zone || !is_free_block(page))
+					break;
+			}
+			if (i > nr_pages / MAX_ORDER_NR_PAGES)
+				return memory_block_get(PFN_PHYS(pfn - 1) /
+							memory_block_size_bytes());
+		}
+	}
+	return NULL;
+}
+
+/* Memory that is added comes by the same way as memory that is onlined again. */
+static void boot_memmap_online(struct kunit *test)
+{
+	unsigned long nr_pages = PHYS_PFN(memory_block_size_bytes());
+	unsigned long pfn, i, nr_fresh = 0, bad_pfn = 0;
+	struct memory_block *block;
+	struct page want;
+	int round, err;
+
+	if (set_online_page_callback(check_online_page))
+		kunit_skip(test, "a driver takes the pages that are onlined");
+	lock_device_hotplug();
+	block = free_memory_block(nr_pages);
+	if (!block)
+		goto out;
+	pfn = section_nr_to_pfn(block->start_section_nr);
+
+	for (round = 0; round < 2; round++) {
+		err = device_offline(&block->dev);
+		KUNIT_EXPECT_EQ(test, err, 0);
+		if (err)
+			break;
+		memset(&onlined, 0, sizeof(onlined));
+		KUNIT_EXPECT_EQ(test, device_online(&block->dev), 0);
+		KUNIT_EXPECT_EQ(test, onlined.nr_pages, nr_pages);
+		KUNIT_EXPECT_EQ(test, onlined.bad_pageblocks, 0);
+		KUNIT_EXPECT_GT(test, onlined.nr_tails, 0);
+		if (!all_pages_checked())
+			KUNIT_EXPECT_EQ(test, onlined.nr_tails_touched, 0);
+		if (onlined.bad_pfn)
+			KUNIT_FAIL(test, "pfn %#lx: %*ph", onlined.bad_pfn,
+				   (int)sizeof(onlined.bad), &onlined.bad);
+	}
+
+	for (i = 0; !err && i < nr_pages; i++) {
+		struct page *page = pfn_to_page(pfn + i);
+
+		want_fresh(&want, page);
+		nr_fresh += !memcmp(&want, page, sizeof(want));
+		if (pageblock_aligned(pfn + i) && is_migrate_isolate_page(page))
+			bad_pfn = pfn + i;
+		/* What is in use by now is no matter of this test. */
+		if (PageOffline(page) || PageReserved(page))
+			bad_pfn = pfn + i;
+	}
+	KUNIT_EXPECT_EQ(test, bad_pfn, 0);
+	KUNIT_EXPECT_GT(test, nr_fresh, nr_pages / 2);
+	memory_block_put(block);
+out:
+	unlock_device_hotplug();
+	restore_online_page_callback(check_online_page);
+	if (!block)
+		kunit_skip(test, "no block of memory is free");
+}
+#else
+static void boot_memmap_online(struct kunit *test)
+{
+	kunit_skip(test, "memory cannot go offline");
+}
+#endif
+
 static struct kunit_case boot_memmap_test_cases[] = {
 	KUNIT_CASE_SLOW(boot_memmap_links),
 	KUNIT_CASE_SLOW(boot_memmap_managed),
 	KUNIT_CASE_SLOW(boot_memmap_pageblocks),
 	KUNIT_CASE_SLOW(boot_memmap_free),
+	KUNIT_CASE(boot_memmap_text),
+	KUNIT_CASE_SLOW(boot_memmap_online),
 	{}
 };
 
