@@ -92,6 +92,8 @@ struct dev_pagemap;
 struct work_struct;
 
 bool memmap_async_in_background(unsigned long nr_pages);
+void memmap_async_report(const struct memmap_async_desc *desc,
+			 const struct memmap_async *m, unsigned long start);
 unsigned long memmap_async_progress(const struct dev_pagemap *pgmap, unsigned long *total);
 int memmap_async_complete(struct dev_pagemap *pgmap);
 void memmap_async_notify(struct dev_pagemap *pgmap, struct work_struct *work);

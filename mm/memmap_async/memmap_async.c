@@ -147,6 +147,26 @@ static int memmap_async_node(int nid)
 	return IS_ENABLED(CONFIG_NUMA) ? numa_nearest_node(nid, N_CPU) : nid;
 }
 
+/**
+ * memmap_async_report() - tell the log, and the tracer, that a range is initialized
+ * @desc: the range
+ * @m: its job
+ * @start: when it began, in jiffies
+ *
+ * Context: Any.
+ */
+void memmap_async_report(const struct memmap_async_desc *desc,
+			 const struct memmap_async *m, unsigned long start)
+{
+	unsigned int msecs = jiffies_to_msecs(jiffies - start);
+
+	trace_memmap_async_done(desc->start_pfn, desc->end_pfn, msecs,
+				memmap_async_nr_workers(m));
+	pr_debug("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
+		 desc->start_pfn, desc->end_pfn, msecs, memmap_async_nr_workers(m),
+		 memmap_async_node(desc->nid));
+}
+
 /* The node to work on and the number of workers, where not given. */
 static void memmap_async_place(struct memmap_async_desc *desc)
 {
@@ -294,7 +314,6 @@ int memmap_init_parallel(const struct memmap_async_desc *desc)
 	struct memmap_async_desc d = *desc;
 	unsigned long start = jiffies;
 	struct memmap_async *m;
-	unsigned int msecs;
 
 	if (!memmap_async_valid(&d))
 		return -EINVAL;
@@ -312,10 +331,7 @@ int memmap_init_parallel(const struct memmap_async_desc *desc)
 				 memmap_async_nr_workers(m), false);
 	memmap_async_start(m);
 	memmap_async_wait(m);
-	msecs = jiffies_to_msecs(jiffies - start);
-	trace_memmap_async_done(d.start_pfn, d.end_pfn, msecs, memmap_async_nr_workers(m));
-	pr_debug("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
-		 d.start_pfn, d.end_pfn, msecs, memmap_async_nr_workers(m), d.nid);
+	memmap_async_report(&d, m, start);
 	memmap_async_free(m);
 	return 0;
 }

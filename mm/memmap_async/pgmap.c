@@ -11,8 +11,6 @@
  * first, so that the last reference is not kept by a task that initializes pages,
  * waits until there is none, and frees the jobs.
  */
-#define pr_fmt(fmt) "memmap_async: " fmt
-
 #include <kunit/static_stub.h>
 #include <linux/atomic.h>
 #include <linux/cache.h>
@@ -22,7 +20,6 @@
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
-#include <linux/printk.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
@@ -70,20 +67,16 @@ static void pgmap_range_done(void *arg)
 {
 	struct pgmap_range *r = container_of(arg, struct pgmap_range, device);
 	struct pgmap_jobs *jobs = r->device.pgmap->memmap_jobs;
-	struct work_struct *notify_work = READ_ONCE(jobs->notify_work);
-	unsigned int msecs = jiffies_to_msecs(jiffies - r->start);
+	struct work_struct *notify_work;
 
-	trace_memmap_async_done(r->desc.start_pfn, r->desc.end_pfn, msecs,
-				memmap_async_nr_workers(r->job));
-	pr_debug("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
-		 r->desc.start_pfn, r->desc.end_pfn, msecs, memmap_async_nr_workers(r->job),
-		 r->desc.nid);
+	memmap_async_report(&r->desc, r->job, r->start);
 
 	/* Fully ordered, so that the decrement comes after the struct pages. */
 	if (!atomic_dec_and_test(&jobs->nr_left))
 		return;
 
 	atomic_dec(&memmap_async_active);
+	notify_work = READ_ONCE(jobs->notify_work);
 	if (notify_work)
 		queue_work(system_freezable_wq, notify_work);
 }
