@@ -316,6 +316,8 @@ export_series() {
 # Fixed stamps let an unchanged tree give an unchanged kernel; CCACHE_BASEDIR
 # lets trees at other places share what ccache has.  KERNEL_TOOLS: the compiler.
 KERNEL_TOOLS=("CC=ccache gcc")
+# shellcheck disable=SC2034  # scripts/test takes these instead
+ARM64_TOOLS=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- "CC=ccache aarch64-linux-gnu-gcc")
 kernel_make() {
 	local src out
 	src=$(realpath "$1")
@@ -393,7 +395,10 @@ image_of() {
 		cat "${@:2}"
 		declare -p KERNEL_TOOLS; declare -f kernel_make
 		gcc --version; rustc --version; bindgen --version
-		case ${KERNEL_TOOLS[*]} in *LLVM*) "clang-$LLVM_VERSION" --version ;; esac
+		case ${KERNEL_TOOLS[*]} in
+		*LLVM*) "clang-$LLVM_VERSION" --version ;;
+		*arm64*) aarch64-linux-gnu-gcc --version ;;
+		esac
 	} | sha256sum | cut -c 1-20)"
 }
 
@@ -424,12 +429,14 @@ run_sparse() {
 }
 
 # keep_kernel COMMIT OUT NAME FRAGMENT...: sets $image to the directory that holds
-# bzImage, config and warnings of COMMIT, built now or by an earlier run ($built says
+# bzImage (whatever its architecture calls it), config and warnings of COMMIT, built now or by an earlier run ($built says
 # which).  Logs: build/log/NAME-build.log, NAME-sparse.log.
 keep_kernel() {
 	# Without kernel-doc for each file, which takes as long as the compiler:
 	# scripts/check does it, for those that the series touches.
 	local commit=$1 out=$2 name=$3 start=$SECONDS args=(W=1 KERNELDOC="-c pass")
+	local boot=arch/x86/boot/bzImage
+	[[ ${KERNEL_TOOLS[*]} != *ARCH=arm64* ]] || boot=arch/arm64/boot/Image
 	shift 3
 	image=$(image_of "$commit" "$@")
 	if [ -e "$image/bzImage" ] && [ -z "${full:-}" ]; then
@@ -439,7 +446,7 @@ keep_kernel() {
 	fi
 	switch_tree "$TREE" "$commit" || return
 	(kernel_config "$TREE" "$out" "$@") || return
-	KERNEL_LOG=$name-build kernel_build "$TREE" "$out" "${args[@]}" bzImage || return
+	KERNEL_LOG=$name-build kernel_build "$TREE" "$out" "${args[@]}" "${boot##*/}" || return
 	rm -f "$BUILD/log/$name-sparse.log"
 	run_sparse "$out" "$name-sparse" "${args[@]}" || return
 	rm -rf "$image"
@@ -447,7 +454,7 @@ keep_kernel() {
 	warnings "$BUILD/log/$name"-{build,sparse}.log >"$image/warnings" 2>/dev/null
 	cp "$out/.config" "$image/config"
 	# Last, since it says that the rest is there.
-	cp "$out/arch/x86/boot/bzImage" "$image/bzImage"
+	cp "$out/$boot" "$image/bzImage"
 	# shellcheck disable=SC2034  # scripts/test says it
 	built="built in $((SECONDS - start)) s"
 	# Those that no run asked for in a month.

@@ -4,7 +4,8 @@
  * ZONE_DEVICE range and of its pageblock bits, one line a section and a total,
  * so that two kernels can be compared.
  *
- * One binary for any x86-64 kernel: vmcoreinfo says where the page tables and
+ * One binary for any kernel of x86-64, or of arm64 with pages of 4 KiB and 48-bit
+ * addresses: vmcoreinfo says where the page tables and
  * the sections are, and /dev/mem gives the memory behind them.  (/proc/kcore
  * holds the memmap of System RAM only.)  What vmcoreinfo does not tell, the
  * layout of struct mem_section_usage, is checked against the subsection map.
@@ -24,9 +25,14 @@
 
 #define PAGE_BYTES	4096UL
 #define KERNEL_MAP	0xffffffff80000000UL
-#define PTE_ADDRESS	0x000ffffffffff000UL
 #define PTE_PRESENT	1UL
-#define PTE_HUGE	0x80UL
+#ifdef __aarch64__
+#define PTE_ADDRESS	0x0000fffffffff000UL
+#define pte_huge(e)	(!((e) & 2UL))
+#else
+#define PTE_ADDRESS	0x000ffffffffff000UL
+#define pte_huge(e)	((e) & 0x80UL)
+#endif
 #define SUBSECTION	(2UL << 20)
 
 static int mem;
@@ -82,7 +88,7 @@ static uint64_t walk(uint64_t virt, uint64_t *left)
 		copy_physical(table + (virt >> shift & 511) * 8, &e, 8);
 		if (!(e & PTE_PRESENT))
 			errx(1, "kernel address %#lx is not mapped (level %d)", virt, level);
-		if (level == 1 || (e & PTE_HUGE)) {
+		if (level == 1 || pte_huge(e)) {
 			uint64_t offset = virt & ((1UL << shift) - 1);
 
 			*left = (1UL << shift) - offset;
@@ -202,8 +208,15 @@ int main(int argc, char **argv)
 	if (mem < 0)
 		err(1, "/dev/mem");
 	read_vmcoreinfo();
+#ifdef __aarch64__
+	top_table = info("SYMBOL(swapper_pg_dir)", 16) - info("NUMBER(kimage_voffset)", 16);
+	levels = 4;
+	if (info("NUMBER(TCR_EL1_T1SZ)", 16) != 16 || info("PAGESIZE", 10) != PAGE_BYTES)
+		errx(1, "page tables of another form than four levels for 48 bits");
+#else
 	top_table = info("SYMBOL(init_top_pgt)", 16) - KERNEL_MAP + info("NUMBER(phys_base)", 10);
 	levels = info("NUMBER(pgtable_l5_enabled)", 10) ? 5 : 4;
+#endif
 	section_bytes = 1UL << info("NUMBER(SECTION_SIZE_BITS)", 10);
 	section_pages = section_bytes / PAGE_BYTES;
 	page_size = info("SIZE(page)", 10);
