@@ -461,6 +461,25 @@ static void zone_device_gone(struct kunit *test)
 	expect_range(test, n.pgmap, &n.pgmap->range, n.want, n.nid);
 }
 
+/* The same with neighbours that come later and go earlier. */
+static void zone_device_neighbours_gone(struct kunit *test)
+{
+	struct neighbours n;
+
+	neighbours_map(test, &n);
+	kunit_release_action(test, zone_device_unmap, n.above);
+	kunit_release_action(test, zone_device_unmap, n.below);
+
+	zone_device_map(test, n.pgmap, n.nid);
+	zone_device_map(test, n.below, n.nid);
+	zone_device_map(test, n.above, n.nid);
+	expect_range(test, n.pgmap, &n.pgmap->range, n.want, n.nid);
+
+	kunit_release_action(test, zone_device_unmap, n.above);
+	kunit_release_action(test, zone_device_unmap, n.below);
+	expect_range(test, n.pgmap, &n.pgmap->range, n.want, n.nid);
+}
+
 /* For how many blocks, for memmap or for page tables, there is memory left. */
 static long blocks_left;
 
@@ -541,6 +560,7 @@ static struct kunit_case zone_device_test_cases[] = {
 	KUNIT_CASE(zone_device_not_checked),
 	KUNIT_CASE(zone_device_memmap_freed),
 	KUNIT_CASE_SLOW(zone_device_gone),
+	KUNIT_CASE_SLOW(zone_device_neighbours_gone),
 	KUNIT_CASE_SLOW(zone_device_add_fails),
 	KUNIT_CASE(zone_device_found),
 	{}
