@@ -18,13 +18,25 @@ from matplotlib.figure import Figure
 
 import measure
 import report
-from measure import CPUS, Job, boot_job, init_job
+from measure import CPUS, Job, boot_job, hotadd_job, init_job, kexec_job
 from report import KINDS, at_least, at_most, binds, boots, median, ratio
 
 PMEM = 64 << 30
 KERNELS = ("base", "series")
 BOOT_GIB = (4, 12, measure.MEMORY_GIB)
 SMALL_BOOT = 512 << 20
+# Boots whose instructions are counted, half or all of whose memory is early.
+EARLY_BOOTS = {
+    "128 MiB": (128 << 20, ""), "512 MiB": (SMALL_BOOT, ""), "4 GiB": (4 << 30, ""),
+    "4 GiB, nothing deferred": (4 << 30, "early_page_ext"),
+}
+HOTADDS = (("dax", 64), ("virtio-mem", 64), ("virtio-mem", 256))
+HOTADD_PARTS = {"add": "its sections", "init": "memmap init", "free": "pages freed",
+                "contiguous": "zone->contiguous", "all": "all"}
+MEMMAP_PARTS = ("init", "free")
+# Millions of instructions that a boot takes less.
+FEWER = {"128 MiB": 0, "512 MiB": 1.5, "4 GiB": 30, "4 GiB, nothing deferred": 25}
+KEXECS = {False: "kexec", True: "kexec, KHO"}
 # The least that a namespace on x86 can have.
 SMALL_BIND = 16 << 20
 # A round has several of these; there is one figure a boot.  Small ones take a
@@ -35,7 +47,7 @@ BINDS = 1 + 5
 ICOUNT_BINDS = 1 + 2
 
 
-def small_boot_job(which, number, icount=False):
+def small_boot_job(which, number, icount=False, size="512 MiB"):
     """Until init runs, from the moment the machine is switched on: what the
     kernel itself takes for its beginning comes after its first struct pages."""
     def read(lines):
@@ -44,8 +56,8 @@ def small_boot_job(which, number, icount=False):
         return {"ticks": measure.console_time(traced, "Run /init "), "mhz": float(mhz)}
 
     return Job(
-        "small boot", which, number, f"boot with {SMALL_BOOT >> 20} MiB", "measure_init", read,
-        SMALL_BOOT, icount=icount,
+        "small boot", which, number, f"boot with {size}", "measure_init", read,
+        EARLY_BOOTS[size][0], {"size": size}, icount, append=EARLY_BOOTS[size][1],
         clock=measure.TSC_CLOCK + (",sched:sched_switch" if icount else ""),
     )
 
@@ -60,11 +72,20 @@ def jobs(args):
             yield boot_job(which, number + boot / 100, gib << 30)
         for boot, which in itertools.product(range(SMALL_BOOTS), KERNELS):
             yield small_boot_job(which, number + boot / 100)
+        for (way, gib), which in itertools.product(HOTADDS, KERNELS):
+            yield hotadd_job(which, number, way, gib)
+        for kho, which in itertools.product(KEXECS, KERNELS):
+            yield kexec_job(which, number, BOOT_GIB[-1] << 30, kho)
     for kind, which in itertools.product(KINDS, ("base", "sync")):
         yield init_job(which, 1, kind, PMEM, ICOUNT_BINDS, icount=True)
     for which in KERNELS:
         yield init_job(which, 1, "fsdax-mem", SMALL_BIND, BINDS, icount=True, what="small bind")
-        yield small_boot_job(which, 1, icount=True)
+    for size, which in itertools.product(EARLY_BOOTS, KERNELS):
+        yield small_boot_job(which, 1, True, size)
+    for (way, gib), which in itertools.product(HOTADDS[:2], KERNELS):
+        yield hotadd_job(which, 1, way, gib, icount=True)
+    for kho, which in itertools.product(KEXECS, KERNELS):
+        yield kexec_job(which, 1, BOOT_GIB[-1] << 30, kho, icount=True)
     for gib, which in itertools.product(BOOT_GIB, KERNELS):
         yield boot_job(which, 1, gib << 30, icount=True)
 
@@ -75,12 +96,24 @@ def small_binds(data, which):
             for bind in run["binds"]]
 
 
-def small_boots(data, which, icount=False):
+def hotadds(data, which, way, gib, parts, icount=False):
+    """Milliseconds, or instructions a page, of these parts together."""
+    return [sum(run[part] for part in parts) / (run["pages"] if icount else 1e6)
+            for run in report.runs(data, "hotadd", which, icount, way=way, gib=gib)]
+
+
+def kexecs(data, which, kho, key, icount=False):
+    """Milliseconds, or millions of instructions."""
+    return [run[key] / (1e6 if icount else run["mhz"] * 1e3)
+            for run in report.runs(data, "kexec", which, icount, kho=kho)]
+
+
+def small_boots(data, which, icount=False, size="512 MiB"):
     """Milliseconds, or millions of instructions.  All boots had one clock, and
     each made its own guess how fast it is."""
     mhz = median([run["mhz"] for head in KERNELS for run in report.runs(data, "small boot", head)])
     return [run["ticks"] / (1e6 if icount else mhz * 1e3)
-            for run in report.runs(data, "small boot", which, icount)]
+            for run in report.runs(data, "small boot", which, icount, size=size)]
 
 
 def rows(data):
@@ -106,9 +139,19 @@ def rows(data):
     found.append(("thousand instructions (icount, 1 CPU)",
                   f"bind of {SMALL_BIND >> 20} MiB, map=mem",
                   *(small_binds(data, head) for head in KERNELS)))
-    found.append(("million instructions (icount, 1 CPU)",
-                  f"boot with {SMALL_BOOT >> 20} MiB until init runs",
-                  *(small_boots(data, head, True) for head in KERNELS)))
+    found += [("boot until init runs, million instructions (icount, 1 CPU)", size,
+               *(small_boots(data, head, True, size) for head in KERNELS)) for size in EARLY_BOOTS]
+    found += [(f"{gib} GiB of RAM added by {way}, {unit}", label,
+               *(hotadds(data, head, way, gib, [part], icount) for head in KERNELS))
+              for icount, unit in ((False, f"ms ({wall})"), (True, a_page))
+              for way, gib in HOTADDS[: 2 if icount else None]
+              for part, label in HOTADD_PARTS.items()]
+    found += [(f"{BOOT_GIB[-1]} GiB of RAM: from kexec until init runs, {unit}", f"{name}: {label}",
+               *(kexecs(data, head, kho, key, icount) for head in KERNELS))
+              for icount, unit in ((False, f"ms ({wall})"),
+                                   (True, "million instructions (icount, 1 CPU)"))
+              for kho, name in KEXECS.items()
+              for key, label in (("all", "all"), ("deferred", "deferred memory"))]
     return KERNELS, found
 
 
@@ -123,6 +166,10 @@ def targets(data):
         base, series = (figures_of(data, head, *more) for head in KERNELS)
         return ratio(series, base)
 
+    def fewer(size):
+        base, series = (median(small_boots(data, head, True, size)) for head in KERNELS)
+        return base - series
+
     large = BOOT_GIB[-1]
     name = f"{PMEM >> 30} GiB map=mem: "
     return [
@@ -136,6 +183,10 @@ def targets(data):
                 part(boots, large, True), "x", " base"),
         at_most(f"boot with {SMALL_BOOT >> 20} MiB: until init runs", 1.05,
                 part(small_boots), "x", " base"),
+        *(at_least(f"{gib} GiB of RAM added by {way}: memmap's part, as fast", 2.5,
+                   1 / part(hotadds, way, gib, MEMMAP_PARTS)) for way, gib in HOTADDS[:2]),
+        *(report.target(f"boot with {size}: instructions", f">= {less:g} M fewer", fewer(size), "M",
+                        fewer(size) >= less) for size, less in FEWER.items()),
         at_most(f"bind of {SMALL_BIND >> 20} MiB: instructions", 1.02,
                 part(small_binds), "x", " base"),
     ]
@@ -146,12 +197,13 @@ def notes(data):
 Wall times are those of QEMU's {data['accelerator']}.
 Whole bind: from the write to the driver's bind to its end.
 Boots, and the bind of {SMALL_BIND >> 20} MiB, have no parameter of memmap_async: what a user gets.
-Until init runs: since power-on, so with the firmware."""
+Until init runs: since power-on, so with the firmware.
+RAM that is added: its memmap's part is memmap init and pages freed."""
 
 
 def picture(data):
-    figure = Figure(figsize=(11, 9.5))
-    axes = figure.subplots(2, 2)
+    figure = Figure(figsize=(11, 14))
+    axes = figure.subplots(3, 2)
     kinds = [name.replace(" ", "\n", 1) for name in KINDS.values()]
     sizes = [f"boot\n{gib} GiB" for gib in BOOT_GIB]
     grey, one, two = (report.COLOURS[which] for which in ("base", "off", "series"))
@@ -171,7 +223,18 @@ def picture(data):
                                         *(boots(data, label, gib, True) for gib in BOOT_GIB)])
         for label, which in (("base", "base"), ("series", "sync"))
     ], "whole bind, boot's deferred struct pages", "instructions a struct page")
-    figure.tight_layout(rect=(0, 0.05, 1, 0.93))
+    added = [(way, gib, parts) for way, gib in HOTADDS[:2] for parts in ("add", "init", "free")]
+    report.bars(axes[2][0], [f"{way}: {HOTADD_PARTS[part]}" for way, _gib, part in added], [
+        (head, report.COLOURS[head], [hotadds(data, head, way, gib, [part])
+                                      for way, gib, part in added])
+        for head in KERNELS
+    ], f"{HOTADDS[0][1]} GiB of RAM that is added", "ms")
+    parts = [(kho, key) for kho in KEXECS for key in ("all", "deferred")]
+    report.bars(axes[2][1], [f"{KEXECS[kho]}: {key}" for kho, key in parts], [
+        (head, report.COLOURS[head], [kexecs(data, head, kho, key) for kho, key in parts])
+        for head in KERNELS
+    ], f"from kexec until init runs, {BOOT_GIB[-1]} GiB", "ms")
+    figure.tight_layout(rect=(0, 0.04, 1, 0.95))
     return (figure, f"Struct pages of {PMEM >> 30} GiB: initialised {gain(data, 'off'):.1f} times "
             f"as fast by 1 worker, {gain(data, 'sync'):.1f} times by 2", "fsdax map=mem, against "
             "base's 1 thread; bars are medians, lines go from the least to the greatest")

@@ -493,14 +493,16 @@ pair_options() {
 }
 
 # pair_kernel base|series [LINUX]: the kernel without or with the series becomes
-# $PAIR/base or $PAIR/series.  Both have the same configuration.
+# $PAIR/base or $PAIR/series.  Both have the same configuration, and no suites of the
+# series', which only one of them could have: a larger image boots later.
 pair_kernel() {
 	local image commit=series
 	step "building the $1 kernel${2:+ from $2}, unless it is there"
 	[ "$1" = series ] || commit=pristine
 	series_for_kernels "${2:-}" || exit 1
+	grep -v KUNIT "$TOP/tests/guest/series.config" >"$KERNELS/pair.config"
 	keep_kernel "$(kgit -C "$SERIES" rev-parse "$commit")" "$KERNELS/out" "demo-$1" \
-		"$TOP"/tests/guest/{kernel,series}.config || die "cannot build the $1 kernel"
+		"$TOP/tests/guest/kernel.config" "$KERNELS/pair.config" || die "cannot build the $1 kernel"
 	mkdir -p "$PAIR"
 	cp "$image/bzImage" "$PAIR/$1"
 }

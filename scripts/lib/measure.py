@@ -47,6 +47,16 @@ INIT_PROBES = (
     "p:altmap_in,memmap_init_range",
     "r:altmap_out,memmap_init_range",
 )
+# RAM that is added: its sections, the memmap's initialisation, the pages' way to the page
+# allocator, and whether the zone is contiguous; all but the last two are in the order of time.
+# What frees the pages is inlined, but what comes before and after it is not.
+HOTADD_PROBES = (
+    "p:add_in,arch_add_memory", "r:add_out,arch_add_memory",
+    "p:init_in,memmap_init_range,nr=%di:u64", "r:init_out,memmap_init_range",
+    "r:free_in,memory_notify", "p:free_out,undo_isolate_page_range",
+    "p:contiguous_in,set_zone_contiguous", "r:contiguous_out,set_zone_contiguous",
+    "p:online_in,online_pages", "r:online_out,online_pages",
+)
 # With icount the TSC counts instructions.  Every other clock goes by the timer
 # interrupt until boot has chosen a clock source, and is wrong there by a
 # factor of two.
@@ -96,6 +106,22 @@ def traced_binds(lines):
     return found
 
 
+def traced_hotadd(lines):
+    """How long each part of HOTADD_PROBES took; all: from the first section's addition until
+    the last one is online.  There is one at a time."""
+    found, since = {"pages": 0}, {}
+    for _task, at, event, match in events(lines):
+        part, _, way = event.partition("_")
+        if way == "in":
+            since[part] = at
+            since.setdefault("all", at)
+            found["pages"] += int(match["nr"] or 0)
+        elif part in since:
+            found[part] = found.get(part, 0) + at - since.pop(part)
+            found["all"] = at - since["all"]
+    return found
+
+
 def without_idle(lines):
     """The trace of one CPU as if its clock stood still while the CPU is idle: icount's
     jumps to the next timer then."""
@@ -135,15 +161,17 @@ class Job:
     icount: bool = False
     cpus: int = CPUS
     clock: str = ""
+    append: str = ""
     probes: tuple = ()
     pmem: int = 0
+    kexec: bool = False  # its kernel is in the guest, too
     prepare: Callable = list  # what has to be done first; returns more for scripts/guest
 
     def __post_init__(self):
         self.image, parameter = report.VARIANTS[self.which]
         self.text += f", {report.NAMES[self.which]}" + (" (instructions)" if self.icount else "")
         probes = f"kprobe_event={';'.join(self.probes)}" if self.probes else ""
-        append = " ".join(filter(None, (QUIET, self.clock, probes, parameter)))
+        append = " ".join(filter(None, (QUIET, self.clock, probes, parameter, self.append)))
         self.guest = ["--memory", self.memory, "--append", append, "--run", self.run]
         # RAM comes from the host before the guest starts: otherwise what a first bind
         # shows is mostly the host's page faults.
@@ -208,6 +236,44 @@ def boot_job(which, number, memory, icount=False, cpus=CPUS):
                TSC_CLOCK if icount else WALL_CLOCK)
 
 
+def hotadd_job(which, number, way, gib, icount=False):  # way: as in measure_hotadd
+    def read(lines):
+        found = traced_hotadd(without_idle(lines) if icount else lines)
+        if found["pages"] < gib << 30 - 12 - 1 or "add" not in found:
+            raise MeasureError(f"{found['pages']} struct pages were traced")
+        return found
+
+    pmem = (gib << 30) if way == "dax" else 0
+    job = Job(
+        "hotadd", which, number, f"{gib} GiB added by {way}", f"measure_hotadd {way} {gib}", read,
+        memory_for_pmem(gib << 30), {"way": way, "gib": gib}, icount, probes=HOTADD_PROBES,
+        # An event of boot's own makes the buffer larger than a page or two.
+        clock=f"{TSC_CLOCK},sched:sched_switch" if icount
+        else "trace_clock=mono trace_event=printk:console", pmem=pmem,
+        append="trace_buf_size=8M memhp_default_state=online_movable",
+    )
+    if not pmem:
+        job.guest += ["--virtio-mem", gib << 30]
+    return job
+
+
+def kexec_job(which, number, memory, kho, icount=False):
+    """From the old kernel's last moment until the new one runs init, and what of that is
+    its deferred memory's; by one clock."""
+    def read(lines):
+        started = int(matches(r"kexec: (\d+)", lines)[-1][1])
+        traced = without_idle(lines) if icount else lines
+        up = console_time(traced, r"smpboot: Total of \d+ processors")
+        ready = console_time(traced, r"node \d+ deferred pages initiali[sz]ed")
+        return {"all": console_time(traced, "Run /init ") - started, "deferred": ready - up,
+                "mhz": float(matches(r"dmesg: .*tsc: Detected ([\d.]+) MHz", lines)[0][1])}
+
+    return Job("kexec", which, number, f"kexec with {memory >> 30} GiB" + (", KHO" if kho else ""),
+               "measure_init kexec", read, memory, {"kho": kho}, icount, kexec=True,
+               clock=TSC_CLOCK + (",sched:sched_switch" if icount else ""),
+               append="kho=on" if kho else "")
+
+
 def say(text):
     print(f"[{datetime.datetime.now():%H:%M:%S}] {text}", flush=True)
 
@@ -238,7 +304,9 @@ def cpu_seconds():
 def perform(args, job):
     more = job.prepare()
     begin, others = time.monotonic(), cpu_seconds()
-    lines = guest("--kernel", getattr(args, job.image), *job.guest, *more)
+    kernel = getattr(args, job.image)
+    more += ["--share", kernel] if job.kexec else []
+    lines = guest("--kernel", kernel, *job.guest, *more)
     took = time.monotonic() - begin
     return {**job.about(), **job.read(lines), "release": matches(r"release: (\S+)", lines)[0][1],
             "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",

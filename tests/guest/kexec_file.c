@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kexec.h>
 #include <linux/reboot.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,6 +30,9 @@ int main(int argc, char **argv)
 		err(1, "load");
 	if (crash)
 		return 0;
+	/* The next kernel has the same clock. */
+	printf("kexec: %llu\n", __builtin_ia32_rdtsc());
+	fflush(stdout);
 	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
 	err(1, "reboot");
 }

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * memmap_digest START_PFN NR_PAGES: prints digests of the struct pages of a
- * ZONE_DEVICE range and of its pageblock bits, one line a section and a total,
- * so that two kernels can be compared.
+ * memmap_digest START_PFN NR_PAGES [ram]: prints digests of the struct pages of a
+ * ZONE_DEVICE range, or of System RAM, and of its pageblock bits, one line a section
+ * and a total, so that two kernels can be compared.
  *
  * One binary for any kernel of x86-64, or of arm64 with pages of 4 KiB and 48-bit
- * addresses: vmcoreinfo says where the page tables and
- * the sections are, and /dev/mem gives the memory behind them.  (/proc/kcore
- * holds the memmap of System RAM only.)  What vmcoreinfo does not tell, the
- * layout of struct mem_section_usage, is checked against the subsection map.
+ * addresses: vmcoreinfo says where the page tables and the sections are, /proc/kcore
+ * gives the RAM behind them, /dev/mem the memory of devices.  (By virtual address kcore
+ * has the memmap of System RAM only.)  What vmcoreinfo does not tell, the layout of
+ * struct mem_section_usage, is checked against the subsection map, which holes in System
+ * RAM are not in.
  *
  * The pgmap pointer is the one word that may differ from boot to boot: it is
- * replaced by 1 where it is what most pages have, and left alone elsewhere.
+ * replaced by 1 where it is what most pages have, and left alone elsewhere.  Of System
+ * RAM these are the two pointers by which a free block is in a list.
  */
 #define _GNU_SOURCE
+#include <elf.h>
 #include <err.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -35,7 +38,9 @@
 #endif
 #define SUBSECTION	(2UL << 20)
 
-static int mem;
+static int mem, kcore, ram;
+static Elf64_Phdr *ranges;
+static int nr_ranges;
 static char *vmcoreinfo;
 static uint64_t top_table;
 static int levels;
@@ -51,23 +56,22 @@ static uint64_t info(const char *key, int base)
 	errx(1, "vmcoreinfo has no %s", key);
 }
 
-/*
- * Page tables and shared tail pages are read again and again, so 2 MiB stay mapped each;
- * but not where RAM ends amid those, which /dev/mem does not map.
- */
+/* RAM by /proc/kcore, what it has not by /dev/mem. */
 static void copy_physical(uint64_t phys, void *to, size_t size)
 {
-	static char *windows[(1UL << 46) / SUBSECTION];
-	char **window = &windows[phys / SUBSECTION], *map;
-	size_t offset = phys % SUBSECTION;
+	size_t offset = phys % PAGE_BYTES;
+	char *map;
+	int i;
 
-	if (!*window)
-		*window = mmap(NULL, SUBSECTION, PROT_READ, MAP_SHARED, mem, phys - offset);
-	if (*window != MAP_FAILED && offset + size <= SUBSECTION) {
-		memcpy(to, *window + offset, size);
+	for (i = 0; i < nr_ranges; i++) {
+		uint64_t at = phys - ranges[i].p_paddr;
+
+		if (phys < ranges[i].p_paddr || at + size > ranges[i].p_memsz)
+			continue;
+		if (pread(kcore, to, size, ranges[i].p_offset + at) != (ssize_t)size)
+			err(1, "%#lx bytes of RAM at physical %#lx", size, phys);
 		return;
 	}
-	offset = phys % PAGE_BYTES;
 	map = mmap(NULL, offset + size, PROT_READ, MAP_SHARED, mem, phys - offset);
 	if (map == MAP_FAILED)
 		err(1, "%#lx bytes at physical %#lx", size, phys);
@@ -78,6 +82,10 @@ static void copy_physical(uint64_t phys, void *to, size_t size)
 /* What of the kernel's address space is physically contiguous from VIRT on. */
 static uint64_t walk(uint64_t virt, uint64_t *left)
 {
+	/* The same ones are asked again and again. */
+	static struct {
+		uint64_t phys, entries[512];
+	} tables[6];
 	uint64_t table = top_table;
 	int level;
 
@@ -85,7 +93,10 @@ static uint64_t walk(uint64_t virt, uint64_t *left)
 		unsigned int shift = 12 + 9 * (level - 1);
 		uint64_t e;
 
-		copy_physical(table + (virt >> shift & 511) * 8, &e, 8);
+		if (tables[level].phys != table)
+			copy_physical(table, tables[level].entries, PAGE_BYTES);
+		tables[level].phys = table;
+		e = tables[level].entries[virt >> shift & 511];
 		if (!(e & PTE_PRESENT))
 			errx(1, "kernel address %#lx is not mapped (level %d)", virt, level);
 		if (level == 1 || pte_huge(e)) {
@@ -121,24 +132,29 @@ static uint64_t fnv(uint64_t hash, uint64_t word)
 
 #define FNV_START	0xcbf29ce484222325UL
 
-/* The kernel tells where its vmcoreinfo is, as "physical-address size". */
-static void read_vmcoreinfo(void)
+/* /proc/kcore: a note with vmcoreinfo, and where it has what of RAM. */
+static void open_kcore(void)
 {
-	FILE *file = fopen("/sys/kernel/vmcoreinfo", "r");
-	uint64_t phys;
-	size_t size;
-	char *note;
+	static char note[1 << 16];
+	Elf64_Ehdr head;
+	int i, nr = 0;
 
-	if (!file || fscanf(file, "%lx %zx", &phys, &size) != 2)
-		errx(1, "no /sys/kernel/vmcoreinfo: the kernel needs CONFIG_PROC_KCORE=y");
-	fclose(file);
-	note = calloc(1, size + 1);
-	if (!note)
-		errx(1, "no memory for vmcoreinfo");
-	copy_physical(phys, note, size);
-	vmcoreinfo = memmem(note, size, "OSRELEASE=", 10);
+	kcore = open("/proc/kcore", O_RDONLY);
+	if (kcore < 0 || pread(kcore, &head, sizeof(head), 0) != sizeof(head))
+		err(1, "/proc/kcore");
+	ranges = calloc(head.e_phnum, sizeof(*ranges));
+	if (!ranges || pread(kcore, ranges, head.e_phnum * sizeof(*ranges), head.e_phoff) < 0)
+		err(1, "the ranges of /proc/kcore");
+	for (i = 0; i < head.e_phnum; i++) {
+		if (ranges[i].p_type == PT_NOTE &&
+		    pread(kcore, note, sizeof(note) - 1, ranges[i].p_offset) > 0)
+			vmcoreinfo = memmem(note, sizeof(note), "OSRELEASE=", 10);
+		else if (ranges[i].p_paddr != -1UL)
+			ranges[nr++] = ranges[i];
+	}
+	nr_ranges = nr;
 	if (!vmcoreinfo)
-		errx(1, "there is no vmcoreinfo at %#lx", phys);
+		errx(1, "there is no vmcoreinfo in /proc/kcore");
 }
 
 struct section {
@@ -159,7 +175,7 @@ static void digest_pageblocks(struct section *section, uint64_t usage, uint64_t 
 		errx(1, "sections of %#lx bytes are new to me", section_bytes);
 	copy_kernel(usage + 16, map, subsections / 8);
 	for (i = from * PAGE_BYTES / SUBSECTION; i < to * PAGE_BYTES / SUBSECTION; i++)
-		if (!(map[i / 64] >> i % 64 & 1))
+		if (!ram && !(map[i / 64] >> i % 64 & 1))
 			errx(1, "subsection %u is not in the map: a new struct mem_section_usage?",
 			    i);
 	/* CONFIG_MEMORY_ISOLATION makes it five bits a pageblock, rounded up. */
@@ -196,10 +212,12 @@ int main(int argc, char **argv)
 {
 	uint64_t start, nr, pfn, end, per_root, section_size, offset, pgmap = 0;
 	uint64_t mem_section, all_pages = FNV_START, all_blocks = FNV_START, normalised = 0;
+	uint64_t mapcount, lru, buddy;
 	uint64_t *words;
 
-	if (argc != 3)
-		errx(2, "usage: memmap_digest START_PFN NR_PAGES");
+	ram = argc == 4 && !strcmp(argv[3], "ram");
+	if (argc != 3 + ram)
+		errx(2, "usage: memmap_digest START_PFN NR_PAGES [ram]");
 	start = strtoull(argv[1], NULL, 0);
 	nr = strtoull(argv[2], NULL, 0);
 	end = start + nr;
@@ -207,7 +225,7 @@ int main(int argc, char **argv)
 	mem = open("/dev/mem", O_RDONLY);
 	if (mem < 0)
 		err(1, "/dev/mem");
-	read_vmcoreinfo();
+	open_kcore();
 #ifdef __aarch64__
 	top_table = info("SYMBOL(swapper_pg_dir)", 16) - info("NUMBER(kimage_voffset)", 16);
 	levels = 4;
@@ -221,6 +239,9 @@ int main(int argc, char **argv)
 	section_pages = section_bytes / PAGE_BYTES;
 	page_size = info("SIZE(page)", 10);
 	offset = info("OFFSET(page.compound_info)", 10);
+	mapcount = info("OFFSET(page._mapcount)", 10);
+	lru = info("OFFSET(page.lru)", 10);
+	buddy = info("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)", 10);
 	section_size = info("SIZE(mem_section)", 10);
 	mem_section = info("SYMBOL(mem_section)", 16);
 	per_root = PAGE_BYTES / section_size;
@@ -243,14 +264,17 @@ int main(int argc, char **argv)
 		memmap = fields[0] & ~(PAGE_BYTES - 1);
 		if (!memmap || !fields[1])
 			errx(1, "pfn %#lx has no memmap", pfn);
-		if (!pgmap)
+		if (!pgmap && !ram)
 			pgmap = find_pgmap(memmap, end - 1, offset);
 
 		copy_kernel(memmap + pfn * page_size, words, (last - pfn) * page_size);
 		for (i = 0; i < last - pfn; i++) {
 			uint64_t *page = words + i * page_size / 8;
 
-			if (page[offset / 8] == pgmap) {
+			if (ram && *(uint32_t *)((char *)page + mapcount) == (uint32_t)buddy) {
+				page[lru / 8] = page[lru / 8 + 1] = 1;
+				normalised++;
+			} else if (!ram && page[offset / 8] == pgmap) {
 				page[offset / 8] = 1;
 				normalised++;
 			}
@@ -264,7 +288,7 @@ int main(int argc, char **argv)
 		all_blocks = fnv(all_blocks, section.pageblocks);
 		pfn = last;
 	}
-	printf("total pages %016lx pageblocks %016lx nr %lu with-pgmap %lu\n", all_pages,
+	printf("total pages %016lx pageblocks %016lx nr %lu normalised %lu\n", all_pages,
 	       all_blocks, nr, normalised);
 	return 0;
 }
