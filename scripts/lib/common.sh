@@ -429,8 +429,9 @@ run_sparse() {
 }
 
 # keep_kernel COMMIT OUT NAME FRAGMENT...: sets $image to the directory that holds
-# bzImage (whatever its architecture calls it), config and warnings of COMMIT, built now or by an earlier run ($built says
-# which).  Logs: build/log/NAME-build.log, NAME-sparse.log.
+# bzImage (whatever its architecture calls it), config and warnings of COMMIT, built now
+# or by an earlier run ($built says which).  Logs: build/log/NAME-build.log,
+# NAME-sparse.log.
 keep_kernel() {
 	# Without kernel-doc for each file, which takes as long as the compiler:
 	# scripts/check does it, for those that the series touches.

@@ -30,9 +30,11 @@ int main(int argc, char **argv)
 		err(1, "load");
 	if (crash)
 		return 0;
+#ifdef __x86_64__
 	/* The next kernel has the same clock. */
 	printf("kexec: %llu\n", __builtin_ia32_rdtsc());
 	fflush(stdout);
+#endif
 	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
 	err(1, "reboot");
 }
