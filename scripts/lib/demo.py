@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 import measure
 import report
 from measure import Job, MeasureError, boot_job, init_job
-from report import at_least, at_most, median, ratio
+from report import at_least, at_most, figures, median, ratio
 
 MAPPINGS = ("mem", "dev")
 # Other sizes than --pmem: a part of it, and a multiple.
@@ -150,11 +150,6 @@ def size(text):
     return int(match[1]) << 30
 
 
-def figures(data, of, what, which, **more):
-    """Those that `of` finds in each such run."""
-    return [figure for run in report.runs(data, what, which, **more) for figure in of(run)]
-
-
 def first(key):
     """Milliseconds, as all figures of a run below."""
     return lambda run: [run["first"][key] / 1e6]
@@ -213,12 +208,11 @@ DEVICE_ROWS = (
 
 def rows(data):
     """The columns, and (section, label, figures of each): empty is what a kernel does
-    not have, and a row without figures is left out."""
+    not have."""
     heads, found = columns(data), []
 
     def add(section, label, cells):
-        if any(cells.get(head) for head in heads):
-            found.append((section, label, *(cells.get(head, []) for head in heads)))
+        found.append((section, label, *(cells.get(head, []) for head in heads)))
 
     small, large = data["pmem_gib"] // SMALL, data["pmem_gib"]
     for pmem, mapping in itertools.product((small, large), MAPPINGS):

@@ -63,6 +63,7 @@ HOTADD_PROBES = (
 TSC_CLOCK = "trace_clock=x86-tsc trace_event=printk:console"
 WALL_CLOCK = "trace_clock=mono trace_event=memmap_async:memmap_async_done"
 QUIET = "loglevel=4 kunit.enable=0"
+DEFERRED = r"node \d+ deferred pages initiali[sz]ed"
 
 TRACED = r"trace: +(?P<task>\S.*-\d+) +\[\d+\] \S+ +(?P<time>\d+(?:\.\d+)?): "
 EVENT = re.compile(TRACED + r'(?P<event>\w+):.*?(?: dev="(?P<dev>[^"]*)")?(?: nr=(?P<nr>\d+))?$')
@@ -141,9 +142,25 @@ def without_idle(lines):
     return found
 
 
+def tsc_clock(icount):
+    """With icount, also what without_idle() goes by."""
+    return TSC_CLOCK + (",sched:sched_switch" if icount else "")
+
+
 def console_time(lines, text):
     """When the kernel said that, by TSC_CLOCK."""
     return int(matches(f"{TRACED}console: {text}", lines)[-1]["time"])
+
+
+def until_init(lines):
+    """Ticks of TSC_CLOCK, and how many are a microsecond."""
+    return {"ticks": console_time(lines, "Run /init "),
+            "mhz": float(matches(r"dmesg: .*tsc: Detected ([\d.]+) MHz", lines)[0][1])}
+
+
+def deferred(lines):
+    """From the line before, when the CPUs are up, to that of deferred memory."""
+    return console_time(lines, DEFERRED) - console_time(lines, r"smpboot: Total of \d+ processors")
 
 
 @dataclasses.dataclass
@@ -194,8 +211,7 @@ def init_job(which, number, kind, pmem, times, icount=False, what="init"):
     boot is left out: it runs code that QEMU has yet to translate."""
     def read(lines):
         binds = [{key: bind[key] for key in ("bind", "init", "pages")}
-                 for bind in traced_binds(without_idle(lines) if icount else lines)
-                 if bind["pages"]]
+                 for bind in traced_binds(lines) if bind["pages"]]
         if len(binds) != times:
             raise MeasureError(f"{len(binds)} binds were traced, not {times}")
         said = [int(found[1]) for line in lines
@@ -212,24 +228,20 @@ def init_job(which, number, kind, pmem, times, icount=False, what="init"):
         memory_for_pmem(pmem), {"kind": kind}, icount, pmem=pmem,
         # The drivers of all kinds are told by the same function.
         probes=("p:bind_in,bind_store", "r:bind_out,bind_store", *INIT_PROBES),
-        clock=f"{TSC_CLOCK},sched:sched_switch" if icount else WALL_CLOCK,
+        clock=tsc_clock(icount) if icount else WALL_CLOCK,
     )
 
 
 def boot_job(which, number, memory, icount=False, cpus=CPUS):
-    """Boot's own milliseconds for its deferred pages, and with icount the
-    instructions from the line before (the CPUs are up) to that line."""
+    """Boot's own milliseconds for its deferred pages, and with icount the instructions."""
     def read(lines):
-        said = r"node \d+ deferred pages initiali[sz]ed"
         found = {
-            "ms": max(int(took[1]) for took in matches(rf"dmesg: .*\] {said} in (\d+)ms", lines)),
+            "ms": max(int(took[1])
+                      for took in matches(rf"dmesg: .*\] {DEFERRED} in (\d+)ms", lines)),
             "pages": sum(int(present[1]) - SECTION_PAGES
                          for present in matches(r"zone \d+ Normal present (\d+)", lines)),
         }
-        if icount:
-            up = console_time(lines, r"smpboot: Total of \d+ processors")
-            found["instructions"] = console_time(lines, said) - up
-        return found
+        return found | ({"instructions": deferred(lines)} if icount else {})
 
     return Job("boot", which, number, f"boot with {memory >> 30} GiB", "measure_init", read, memory,
                {"memory_gib": memory / (1 << 30)}, icount, cpus,
@@ -238,7 +250,7 @@ def boot_job(which, number, memory, icount=False, cpus=CPUS):
 
 def hotadd_job(which, number, way, gib, icount=False):  # way: as in measure_hotadd
     def read(lines):
-        found = traced_hotadd(without_idle(lines) if icount else lines)
+        found = traced_hotadd(lines)
         if found["pages"] < gib << 30 - 12 - 1 or "add" not in found:
             raise MeasureError(f"{found['pages']} struct pages were traced")
         return found
@@ -248,8 +260,8 @@ def hotadd_job(which, number, way, gib, icount=False):  # way: as in measure_hot
         "hotadd", which, number, f"{gib} GiB added by {way}", f"measure_hotadd {way} {gib}", read,
         memory_for_pmem(gib << 30), {"way": way, "gib": gib}, icount, probes=HOTADD_PROBES,
         # An event of boot's own makes the buffer larger than a page or two.
-        clock=f"{TSC_CLOCK},sched:sched_switch" if icount
-        else "trace_clock=mono trace_event=printk:console", pmem=pmem,
+        clock=tsc_clock(icount) if icount else "trace_clock=mono trace_event=printk:console",
+        pmem=pmem,
         append="trace_buf_size=8M memhp_default_state=online_movable",
     )
     if not pmem:
@@ -262,16 +274,12 @@ def kexec_job(which, number, memory, kho, icount=False):
     its deferred memory's; by one clock."""
     def read(lines):
         started = int(matches(r"kexec: (\d+)", lines)[-1][1])
-        traced = without_idle(lines) if icount else lines
-        up = console_time(traced, r"smpboot: Total of \d+ processors")
-        ready = console_time(traced, r"node \d+ deferred pages initiali[sz]ed")
-        return {"all": console_time(traced, "Run /init ") - started, "deferred": ready - up,
-                "mhz": float(matches(r"dmesg: .*tsc: Detected ([\d.]+) MHz", lines)[0][1])}
+        found = until_init(lines)
+        return {"all": found["ticks"] - started, "deferred": deferred(lines), "mhz": found["mhz"]}
 
     return Job("kexec", which, number, f"kexec with {memory >> 30} GiB" + (", KHO" if kho else ""),
                "measure_init kexec", read, memory, {"kho": kho}, icount, kexec=True,
-               clock=TSC_CLOCK + (",sched:sched_switch" if icount else ""),
-               append="kho=on" if kho else "")
+               clock=tsc_clock(icount), append="kho=on" if kho else "")
 
 
 def say(text):
@@ -308,7 +316,8 @@ def perform(args, job):
     more += ["--share", kernel] if job.kexec else []
     lines = guest("--kernel", kernel, *job.guest, *more)
     took = time.monotonic() - begin
-    return {**job.about(), **job.read(lines), "release": matches(r"release: (\S+)", lines)[0][1],
+    read = job.read(without_idle(lines) if job.icount else lines)
+    return {**job.about(), **read, "release": matches(r"release: (\S+)", lines)[0][1],
             "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
             "seconds": round(took, 1),
             "others": round(max(cpu_seconds() - others, 0) / took, 2)}

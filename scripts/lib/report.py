@@ -18,27 +18,28 @@ VARIANTS = {
 NAMES = {which: ", ".join(filter(None, words)) for which, words in VARIANTS.items()}
 KINDS = {kind: kind.replace("fsdax-", "fsdax map=").replace("-", " ")
          for kind in ("fsdax-mem", "fsdax-dev", "devdax-4K", "devdax-2M", "devdax-1G")}
-COLOURS = {"base": "#9aa5b1", "series": "#1f6feb", "off": "#8cb8f5"}
+COLOURS = {"base": "#9aa5b1", "series": "#1f6feb", "sync": "#1f6feb", "off": "#8cb8f5"}
 GREY = "#555555"
 
 
-def runs(data, what, kernel, icount=False, **more):
-    """Empty if all such boots are lost."""
+def figures(data, of, what, kernel, icount=False, **more):
+    """Those that `of` finds in each such run; none if all such boots are lost."""
     wanted = {"what": what, "kernel": kernel, "icount": icount, **more}
-    return [run for run in data["runs"]
-            if all(run.get(key) == value for key, value in wanted.items())]
+    return [figure for run in data["runs"] if wanted.items() <= run.items() for figure in of(run)]
 
 
 def binds(data, kernel, kind, key, icount=False):
     """Milliseconds of each bind, or instructions a page."""
-    return [bind[key] / (bind["pages"] if icount else 1e6)
-            for run in runs(data, "init", kernel, icount, kind=kind) for bind in run["binds"]]
+    return figures(data, lambda run: [bind[key] / (bind["pages"] if icount else 1e6)
+                                      for bind in run["binds"]], "init", kernel, icount, kind=kind)
 
 
 def boots(data, kernel, gib, icount=False):
     """The same of boot's deferred struct pages."""
-    return [run["instructions"] / run["pages"] if icount else float(run["ms"])
-            for run in runs(data, "boot", kernel, icount, memory_gib=gib)]
+    def of(run):
+        return [run["instructions"] / run["pages"] if icount else float(run["ms"])]
+
+    return figures(data, of, "boot", kernel, icount, memory_gib=gib)
 
 
 def median(found):
@@ -79,6 +80,9 @@ def table(heads, rows):
           + "".join(f"{gain:>10}" for gain in gains))
     section = None
     for title, label, *columns in rows:
+        # Not measured, or lost.
+        if not any(columns):
+            continue
         if title != section:
             print(f"\n{title}")
             section = title
