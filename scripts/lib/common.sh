@@ -354,16 +354,14 @@ config_lost() {
 	local config=$1
 	shift
 	awk '
-	function name(line) {
-		sub(/^# /, "", line); sub(/[ =].*/, "", line); return line
-	}
 	!/^(CONFIG_|# CONFIG_.* is not set$)/ { next }
-	FILENAME == ARGV[ARGC - 1] { got[name($0)] = $0; next }
-	{ want[name($0)] = $0 }
+	{ name = $0; sub(/^# /, "", name); sub(/[ =].*/, "", name) }
+	FILENAME == ARGV[ARGC - 1] { got[name] = $0; next }
+	{ want[name] = $0 }
 	END {
-		for (o in want)
-			if (want[o] ~ /^#/ ? got[o] !~ /^(#|$)/ : got[o] != want[o])
-				print want[o]
+		for (name in want)
+			if (want[name] ~ /^#/ ? got[name] !~ /^(#|$)/ : got[name] != want[name])
+				print want[name]
 	}' "$@" "$config" | sort
 }
 

@@ -40,10 +40,9 @@
 
 static int mem, kcore, ram;
 static Elf64_Phdr *ranges;
-static int nr_ranges;
+static int nr_ranges, levels;
 static char *vmcoreinfo;
 static uint64_t top_table;
-static int levels;
 
 static uint64_t info(const char *key, int base)
 {
@@ -137,8 +136,11 @@ static void open_kcore(void)
 {
 	static char note[1 << 16];
 	Elf64_Ehdr head;
-	int i, nr = 0;
+	int i;
 
+	mem = open("/dev/mem", O_RDONLY);
+	if (mem < 0)
+		err(1, "/dev/mem");
 	kcore = open("/proc/kcore", O_RDONLY);
 	if (kcore < 0 || pread(kcore, &head, sizeof(head), 0) != sizeof(head))
 		err(1, "/proc/kcore");
@@ -150,22 +152,17 @@ static void open_kcore(void)
 		    pread(kcore, note, sizeof(note) - 1, ranges[i].p_offset) > 0)
 			vmcoreinfo = memmem(note, sizeof(note), "OSRELEASE=", 10);
 		else if (ranges[i].p_paddr != -1UL)
-			ranges[nr++] = ranges[i];
+			ranges[nr_ranges++] = ranges[i];
 	}
-	nr_ranges = nr;
 	if (!vmcoreinfo)
 		errx(1, "there is no vmcoreinfo in /proc/kcore");
 }
 
-struct section {
-	uint64_t pages;
-	uint64_t pageblocks;
-};
-
 static uint64_t section_bytes, section_pages, page_size;
 
-static void digest_pageblocks(struct section *section, uint64_t usage, uint64_t from, uint64_t to)
+static uint64_t digest_pageblocks(uint64_t usage, uint64_t from, uint64_t to)
 {
+	uint64_t hash = FNV_START;
 	unsigned int subsections = section_bytes / SUBSECTION, i;
 	uint64_t map[8];
 	uint8_t flags[512];
@@ -174,18 +171,18 @@ static void digest_pageblocks(struct section *section, uint64_t usage, uint64_t 
 	if (subsections % 64 || subsections > 512)
 		errx(1, "sections of %#lx bytes are new to me", section_bytes);
 	copy_kernel(usage + 16, map, subsections / 8);
-	for (i = from * PAGE_BYTES / SUBSECTION; i < to * PAGE_BYTES / SUBSECTION; i++)
-		if (!ram && !(map[i / 64] >> i % 64 & 1))
-			errx(1, "subsection %u is not in the map: a new struct mem_section_usage?",
-			    i);
 	/* CONFIG_MEMORY_ISOLATION makes it five bits a pageblock, rounded up. */
 	copy_kernel(usage + 16 + subsections / 8, flags, subsections);
 	for (i = from * PAGE_BYTES / SUBSECTION; i < to * PAGE_BYTES / SUBSECTION; i++) {
+		if (!ram && !(map[i / 64] >> i % 64 & 1))
+			errx(1, "subsection %u is not in the map: a new struct mem_section_usage?",
+			    i);
 		if (flags[i] >> 5)
 			errx(1, "pageblock %u has the bits %#x: not one byte a pageblock?", i,
 			    flags[i]);
-		section->pageblocks = fnv(section->pageblocks, flags[i]);
+		hash = fnv(hash, flags[i]);
 	}
+	return hash;
 }
 
 /* The word that most of the first data pages have where pgmap is. */
@@ -222,9 +219,6 @@ int main(int argc, char **argv)
 	nr = strtoull(argv[2], NULL, 0);
 	end = start + nr;
 
-	mem = open("/dev/mem", O_RDONLY);
-	if (mem < 0)
-		err(1, "/dev/mem");
 	open_kcore();
 #ifdef __aarch64__
 	top_table = info("SYMBOL(swapper_pg_dir)", 16) - info("NUMBER(kimage_voffset)", 16);
@@ -254,8 +248,7 @@ int main(int argc, char **argv)
 	for (pfn = start; pfn < end; ) {
 		uint64_t number = pfn / section_pages, base = number * section_pages;
 		uint64_t last = base + section_pages < end ? base + section_pages : end;
-		uint64_t root, fields[2], memmap, i, w;
-		struct section section = { .pages = FNV_START, .pageblocks = FNV_START };
+		uint64_t root, fields[2], memmap, i, w, pages = FNV_START, blocks;
 
 		copy_kernel(mem_section + number / per_root * 8, &root, 8);
 		if (!root)
@@ -279,13 +272,12 @@ int main(int argc, char **argv)
 				normalised++;
 			}
 			for (w = 0; w < page_size / 8; w++)
-				section.pages = fnv(section.pages, page[w]);
+				pages = fnv(pages, page[w]);
 		}
-		digest_pageblocks(&section, fields[1], pfn - base, last - base);
-		printf("section %lu pages %016lx pageblocks %016lx\n", number, section.pages,
-		       section.pageblocks);
-		all_pages = fnv(all_pages, section.pages);
-		all_blocks = fnv(all_blocks, section.pageblocks);
+		blocks = digest_pageblocks(fields[1], pfn - base, last - base);
+		printf("section %lu pages %016lx pageblocks %016lx\n", number, pages, blocks);
+		all_pages = fnv(all_pages, pages);
+		all_blocks = fnv(all_blocks, blocks);
 		pfn = last;
 	}
 	printf("total pages %016lx pageblocks %016lx nr %lu normalised %lu\n", all_pages,
