@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 import measure
 import report
 from measure import Job, MeasureError, boot_job, init_job
-from report import at_least, at_most, figures, median, ratio
+from report import at_least, at_most, binds, boots, figures, median, ratio
 
 MAPPINGS = ("mem", "dev")
 # Other sizes than --pmem: a part of it, and a multiple.
@@ -113,14 +113,17 @@ def device_job(args, which, number, pmem, mapping, touches=0):
 
 
 def huge_job(args, number):
-    """One worker, so that little of the memmap is written before it is unbound: the host
-    has to find memory for that."""
+    """One worker, and each bind is followed by an unbind at once, so that little of the memmap
+    is written: the host has to find memory for that."""
     pmem = HUGE * args.pmem
     return Job(
         "huge", "series", number, f"{pmem >> 30} GiB map=dev",
-        f"echo 1 >{MAX_ACTIVE} && measure_huge {args.binds}",
-        lambda lines: {"bare": [numbers(found[0]) for found in measure.matches("bare: .*", lines)]},
-        4 << 30, {"pmem_gib": pmem >> 30, "mapping": "dev"}, cpus=args.cpus, pmem=pmem)
+        f"echo 1 >{MAX_ACTIVE} && measure_init fsdax-dev {1 + args.binds}",
+        # The first one is left out: QEMU has yet to translate its code.
+        lambda lines: {"bare": [{"bound": bind["bind"]}
+                                for bind in measure.traced_binds(lines)[1:]]},
+        4 << 30, {"pmem_gib": pmem >> 30, "mapping": "dev"}, cpus=args.cpus,
+        clock=measure.WALL_CLOCK, probes=measure.BIND_PROBES, pmem=pmem)
 
 
 def jobs(args):
@@ -173,8 +176,12 @@ def early(run):
     return [unbind["unbind"] / 1e6 for unbind in run["early"] if unbind["done"] < unbind["total"]]
 
 
-def huge(run):
-    return [bind["bound"] / 1e6 for bind in run["bare"]]
+def devices(data, which, of, pmem, mapping):
+    return figures(data, of, "device", which, pmem_gib=pmem, mapping=mapping)
+
+
+def huges(data, which):
+    return figures(data, lambda run: [bind["bound"] / 1e6 for bind in run["bare"]], "huge", which)
 
 
 def columns(data):
@@ -186,6 +193,7 @@ def columns(data):
 # Which variant a column shows.
 ITSELF = {head: head for head in ("base", "base0", "off", "series")}
 WITHOUT = {"base0": "base0", "series": "series0"}
+PAIR = {"base": "base", "series": "series"}
 SYNC = {"base": "base", "base0": "base0", "series": "sync"}
 DEVICE_ROWS = (
     ("first bind of a boot", first("bind"), ITSELF),
@@ -211,28 +219,24 @@ def rows(data):
     not have."""
     heads, found = columns(data), []
 
-    def add(section, label, cells):
-        found.append((section, label, *(cells.get(head, []) for head in heads)))
+    def add(section, label, of, kernels, *more):
+        found.append((section, label, *(of(data, kernels[head], *more) if head in kernels else []
+                                        for head in heads)))
 
     small, large = data["pmem_gib"] // SMALL, data["pmem_gib"]
     for pmem, mapping in itertools.product((small, large), MAPPINGS):
-        for label, of, shown in DEVICE_ROWS:
-            add(f"{pmem} GiB map={mapping}, ms", label, {
-                head: figures(data, of, "device", which, pmem_gib=pmem, mapping=mapping)
-                for head, which in shown.items()})
-    add(f"{HUGE * large} GiB map=dev, ms", "bind returns, 1 worker",
-        {"series": figures(data, huge, "huge", "series")})
+        for label, of, kernels in DEVICE_ROWS:
+            add(f"{pmem} GiB map={mapping}, ms", label, devices, kernels, of, pmem, mapping)
+    add(f"{HUGE * large} GiB map=dev, ms", "bind returns, 1 worker", huges, {"series": "series"})
     memory = {run["memory_gib"] for run in data["runs"] if run["what"] == "boot"}
     for gib in memory:
-        add("boot, ms", f"{gib:g} GiB of RAM: deferred init",
-            {head: report.boots(data, head, gib) for head in ("base", "series")})
+        add("boot, ms", f"{gib:g} GiB of RAM: deferred init", boots, PAIR, gib)
     for mapping in MAPPINGS:
-        add("instructions a page, 1 CPU", f"{small} GiB map={mapping}: memmap init, sync",
-            {head: report.binds(data, which, f"fsdax-{mapping}", "init", True)
-             for head, which in (("base", "base"), ("series", "sync"))})
+        add("instructions a page, 1 CPU", f"{small} GiB map={mapping}: memmap init, sync", binds,
+            {"base": "base", "series": "sync"}, f"fsdax-{mapping}", "init", True)
     for gib in memory:
-        add("instructions a page, 1 CPU", f"{gib:g} GiB of RAM: deferred init",
-            {head: report.boots(data, head, gib, True) for head in ("base", "series")})
+        add("instructions a page, 1 CPU", f"{gib:g} GiB of RAM: deferred init", boots, PAIR, gib,
+            True)
     return heads, found
 
 
@@ -248,7 +252,7 @@ def device_targets(data, mapping, gain):
     name = f"map={mapping}: "
 
     def of(what, which="series", pmem=large):
-        return figures(data, what, "device", which, pmem_gib=pmem, mapping=mapping)
+        return devices(data, which, what, pmem, mapping)
 
     bound = of(usable("bound"))
     # With map=dev the memmap's memory does not come from the allocator.
@@ -269,7 +273,7 @@ def device_targets(data, mapping, gain):
                   ratio(bound, of(usable("bound"), pmem=small)), "x")
     if mapping == "dev":
         yield at_most(f"{name}bind of {HUGE * large} GiB against {large} GiB", 2.5,
-                      ratio(figures(data, huge, "huge", "series"), bound), "x")
+                      ratio(huges(data, "series"), bound), "x")
     during, base = of(touches), of(touches, "base")
     yield at_most(f"{name}first touch while init runs ({len(during)}), p50", 1.25,
                   ratio(during, base), "x", " base")
@@ -303,8 +307,7 @@ def picture(data):
     large = data["pmem_gib"]
 
     def seconds(which, key="bind"):
-        return median(figures(data, first(key), "device", which, pmem_gib=large,
-                              mapping="mem")) / 1e3
+        return median(devices(data, which, first(key), large, "mem")) / 1e3
 
     def said(value):
         return f"{value:.1f} s" if value >= 1 else f"{value * 1e3:.0f} ms"

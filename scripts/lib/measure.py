@@ -38,6 +38,8 @@ MEMORY_GIB = 18
 HOST_RESERVE = 2 << 30
 SECTION_PAGES = 32768
 
+# The drivers of all kinds are told by the same function.
+BIND_PROBES = ("p:bind_in,bind_store", "r:bind_out,bind_store")
 # In the base kernel memmap_init_range() initialises the pages that hold a map=dev
 # memmap.  Both functions exist in every kernel; what is not called for device memory
 # costs nothing here.
@@ -226,8 +228,7 @@ def init_job(which, number, kind, pmem, times, icount=False, what="init"):
     return Job(
         what, which, number, f"{size} {report.KINDS[kind]}", f"measure_init {kind} {times}", read,
         memory_for_pmem(pmem), {"kind": kind}, icount, pmem=pmem,
-        # The drivers of all kinds are told by the same function.
-        probes=("p:bind_in,bind_store", "r:bind_out,bind_store", *INIT_PROBES),
+        probes=(*BIND_PROBES, *INIT_PROBES),
         clock=tsc_clock(icount) if icount else WALL_CLOCK,
     )
 
