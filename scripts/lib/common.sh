@@ -96,10 +96,7 @@ verdict() {
 heartbeat() {
 	local seconds=0
 	while sleep 1 && kill -0 $$ 2>/dev/null; do
-		seconds=$((seconds + 1))
-		if [ $((seconds % 60)) -eq 0 ]; then
-			step "    $((seconds / 60)) min: $(tail -n 1 "$1" | cut -c 1-60)"
-		fi
+		((++seconds % 60)) || step "    $((seconds / 60)) min: $(tail -n 1 "$1" | cut -c 1-60)"
 	done
 }
 
@@ -113,8 +110,7 @@ logged() {
 	heartbeat "$log" &
 	beat=$!
 	"$@" >"$log" 2>&1 </dev/null || rc=$?
-	kill "$beat" 2>/dev/null || true
-	wait "$beat" 2>/dev/null || true
+	{ kill "$beat" && wait "$beat"; } 2>/dev/null || true
 	if [ $rc -ne 0 ]; then
 		tail -n 40 "$log" >&2
 		warn "exit $rc from: $*"
@@ -342,8 +338,7 @@ kernel_config() {
 	awk 1 "$@" >"$out/.fragments"
 	logged kernel-config kernel_make "$src" "$out" -s \
 		KCONFIG_ALLCONFIG="$(realpath "$out")/.fragments" allnoconfig || return
-	if [ "$(grep -E '^(# )?CONFIG_RUST[= ]' "$out/.fragments" | tail -n 1)" = CONFIG_RUST=y ] &&
-	   ! grep -qx 'CONFIG_RUST=y' "$out/.config"; then
+	if config_lost "$out/.config" "$@" | grep -x CONFIG_RUST=y >/dev/null; then
 		logged kernel-config kernel_make "$src" "$out" -s rustavailable || true
 		die "$src cannot be built with Rust here (see $out/.config)"
 	fi
