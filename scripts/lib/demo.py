@@ -81,12 +81,9 @@ def read_device(lines):
 
 def nvdimm(args, pmem, mapping):
     """An NVDIMM as it is after a shutdown.  Guests write to copies of its pages."""
-    made = "".join(measure.digest(measure.PROGRAMS / name)[:8]
-                   for name in ("measure_prepare", "common"))
-    path = measure.TOP / "build" / "demo" / "pmem" / f"{pmem >> 20}M-{mapping}-{made}"
-    if not path.exists():
-        for old in path.parent.glob(f"{pmem >> 20}M-{mapping}-*"):
-            old.unlink()
+    path = measure.TOP / "build" / "demo" / "pmem" / f"{pmem >> 20}M-{mapping}"
+    makers = [measure.PROGRAMS / name for name in ("measure_prepare", "common")]
+    if not path.exists() or path.stat().st_mtime < max(maker.stat().st_mtime for maker in makers):
         measure.say(f"making a filesystem on {pmem >> 30} GiB map={mapping}")
         partial = path.with_name(f"{pmem >> 20}M-{mapping}-partial")
         lines = measure.guest(

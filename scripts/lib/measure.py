@@ -378,20 +378,20 @@ def memory(field):
     return int(proc("meminfo", field)[1].split()[0]) << 10
 
 
-def machine():
+def machine(qemu):
     model = proc("cpuinfo", "model name")
     return {
         "cpu": model[1] if model else platform.machine(),
         "cpus": os.cpu_count(),
         "memory_gib": round(memory("MemTotal") / (1 << 30), 1),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
-        "qemu": guest("--show-qemu")[0],
+        "qemu": qemu,
     }
 
 
 def measure(args, jobs):
-    args.machine = machine()
-    args.accelerator = guest("--kernel", args.series, "--show-accel")[0]
+    qemu, args.accelerator = guest("--show")
+    args.machine = machine(qemu)
     runs = perform_all(args, jobs)
     if not runs:
         raise MeasureError("no boot succeeded")
