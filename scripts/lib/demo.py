@@ -79,7 +79,7 @@ def read_device(lines):
     return found
 
 
-def nvdimm(args, pmem, mapping):
+def nvdimm(args, pmem, mapping, _kernel):
     """An NVDIMM as it is after a shutdown.  Guests write to copies of its pages."""
     path = measure.TOP / "build" / "demo" / "pmem" / f"{pmem >> 20}M-{mapping}"
     makers = [measure.PROGRAMS / name for name in ("measure_prepare", "common")]
@@ -104,8 +104,8 @@ def device_job(args, which, number, pmem, mapping, touches=0):
         "device", which, number, f"{pmem >> 30} GiB map={mapping}",
         f"measure_device {args.binds} {touches}", read_device,
         measure.memory_for_pmem(pmem, mapping), {"pmem_gib": pmem >> 30, "mapping": mapping},
-        cpus=args.cpus, clock=measure.WALL_CLOCK, probes=PROBES, pmem=pmem,
-        prepare=functools.partial(nvdimm, args, pmem, mapping),
+        cpus=args.cpus, clock=measure.WALL_CLOCK, probes=PROBES,
+        options=measure.with_pmem(pmem), prepare=functools.partial(nvdimm, args, pmem, mapping),
     )
 
 
@@ -120,7 +120,7 @@ def huge_job(args, number):
         lambda lines: {"bare": [{"bound": bind["bind"]}
                                 for bind in measure.traced_binds(lines)[1:]]},
         4 << 30, {"pmem_gib": pmem >> 30, "mapping": "dev"}, cpus=args.cpus,
-        clock=measure.WALL_CLOCK, probes=measure.BIND_PROBES, pmem=pmem)
+        clock=measure.WALL_CLOCK, probes=measure.BIND_PROBES, options=measure.with_pmem(pmem))
 
 
 def jobs(args):

@@ -182,9 +182,8 @@ class Job:
     clock: str = ""
     append: str = ""
     probes: tuple = ()
-    pmem: int = 0
-    kexec: bool = False  # its kernel is in the guest, too
-    prepare: Callable = list  # what has to be done first; returns more for scripts/guest
+    options: tuple = ()  # more of scripts/guest
+    prepare: Callable = lambda kernel: []  # what has to be done first; returns more of these
 
     def __post_init__(self):
         self.image, parameter = report.VARIANTS[self.which]
@@ -195,12 +194,15 @@ class Job:
         # RAM comes from the host before the guest starts: otherwise what a first bind
         # shows is mostly the host's page faults.
         self.guest += ["--icount"] if self.icount else ["--prealloc", "--cpus", self.cpus]
-        if self.pmem:
-            self.guest += ["--pmem", self.pmem, "--pmem-discard"]
+        self.guest += self.options
 
     def about(self):
         return {"what": self.what, "kernel": self.which, "icount": self.icount, **self.more,
                 "round": self.number}
+
+
+def with_pmem(pmem):
+    return ("--pmem", pmem, "--pmem-discard")
 
 
 def memory_for_pmem(pmem, mapping="mem"):
@@ -227,9 +229,8 @@ def init_job(which, number, kind, pmem, times, icount=False, what="init"):
     size = f"{pmem >> 30} GiB" if pmem >> 30 else f"{pmem >> 20} MiB"
     return Job(
         what, which, number, f"{size} {report.KINDS[kind]}", f"measure_init {kind} {times}", read,
-        memory_for_pmem(pmem), {"kind": kind}, icount, pmem=pmem,
-        probes=(*BIND_PROBES, *INIT_PROBES),
-        clock=tsc_clock(icount) if icount else WALL_CLOCK,
+        memory_for_pmem(pmem), {"kind": kind}, icount, options=with_pmem(pmem),
+        probes=(*BIND_PROBES, *INIT_PROBES), clock=tsc_clock(icount) if icount else WALL_CLOCK,
     )
 
 
@@ -256,18 +257,14 @@ def hotadd_job(which, number, way, gib, icount=False):  # way: as in measure_hot
             raise MeasureError(f"{found['pages']} struct pages were traced")
         return found
 
-    pmem = (gib << 30) if way == "dax" else 0
-    job = Job(
+    return Job(
         "hotadd", which, number, f"{gib} GiB added by {way}", f"measure_hotadd {way} {gib}", read,
         memory_for_pmem(gib << 30), {"way": way, "gib": gib}, icount, probes=HOTADD_PROBES,
         # An event of boot's own makes the buffer larger than a page or two.
         clock=tsc_clock(icount) if icount else "trace_clock=mono trace_event=printk:console",
-        pmem=pmem,
         append="trace_buf_size=8M memhp_default_state=online_movable",
+        options=with_pmem(gib << 30) if way == "dax" else ("--virtio-mem", gib << 30),
     )
-    if not pmem:
-        job.guest += ["--virtio-mem", gib << 30]
-    return job
 
 
 def kexec_job(which, number, memory, kho, icount=False):
@@ -279,8 +276,8 @@ def kexec_job(which, number, memory, kho, icount=False):
         return {"all": found["ticks"] - started, "deferred": deferred(lines), "mhz": found["mhz"]}
 
     return Job("kexec", which, number, f"kexec with {memory >> 30} GiB" + (", KHO" if kho else ""),
-               "measure_init kexec", read, memory, {"kho": kho}, icount, kexec=True,
-               clock=tsc_clock(icount), append="kho=on" if kho else "")
+               "measure_init kexec", read, memory, {"kho": kho}, icount, clock=tsc_clock(icount),
+               append="kho=on" if kho else "", prepare=lambda kernel: ["--share", kernel])
 
 
 def say(text):
@@ -311,10 +308,9 @@ def cpu_seconds():
 
 
 def perform(args, job):
-    more = job.prepare()
-    begin, others = time.monotonic(), cpu_seconds()
     kernel = getattr(args, job.image)
-    more += ["--share", kernel] if job.kexec else []
+    more = job.prepare(kernel)
+    begin, others = time.monotonic(), cpu_seconds()
     lines = guest("--kernel", kernel, *job.guest, *more)
     took = time.monotonic() - begin
     read = job.read(without_idle(lines) if job.icount else lines)
