@@ -7,15 +7,10 @@
  * attribute_file poll FILE: prints what it reads, waits up to two minutes until poll()
  * says that the attribute has changed, and prints it again.
  */
-#include <err.h>
-#include <errno.h>
-#include <fcntl.h>
+#include "guest.h"
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 static void interrupt(int sig)
 {

@@ -9,20 +9,11 @@
  * there until they get SIGBUS; fails if one does not within SECONDS.
  * dax_pages fill FILE SIZE OFFSET: writes rubbish everywhere from OFFSET on.
  */
-#define _GNU_SOURCE
-#include <err.h>
-#include <errno.h>
-#include <fcntl.h>
+#include "guest.h"
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 #define PAGE	4096UL
 #define WORDS	(PAGE / sizeof(uint64_t))
@@ -90,7 +81,6 @@ int main(int argc, char **argv)
 {
 	static const char *const modes[] = { "write", "verify", "storm", "fill" };
 	uint64_t size, threads, offset = 0, i, bad = 0;
-	int fd;
 
 	while (mode <= FILL && argc > 1 && strcmp(argv[1], modes[mode]))
 		mode++;
@@ -108,11 +98,7 @@ int main(int argc, char **argv)
 
 	if (mode == STORM)
 		signal(SIGBUS, sigbus);
-	fd = open(argv[2], O_RDWR);
-	map = fd < 0 ? MAP_FAILED :
-		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
-	if (map == MAP_FAILED)
-		err(1, "%s", argv[2]);
+	map = map_file(open_file(argv[2], O_RDWR), PROT_READ | PROT_WRITE, size, offset);
 	if (mode == FILL) {
 		/* Not memset(), which an emulated CPU does byte by byte. */
 		for (i = 0; i < nr_pages * WORDS; i++)

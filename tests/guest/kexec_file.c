@@ -4,15 +4,10 @@
  * once, or leaves it to be started by a panic.  (Debian's kexec-tools would have
  * the machine that runs the tests reboot by kexec from then on.)
  */
-#define _GNU_SOURCE
-#include <err.h>
-#include <fcntl.h>
+#include "guest.h"
 #include <linux/kexec.h>
 #include <linux/reboot.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 int main(int argc, char **argv)
 {
@@ -21,10 +16,8 @@ int main(int argc, char **argv)
 	if (argc != 5)
 		errx(2, "usage: kexec_file now|crash KERNEL INITRD CMDLINE");
 	crash = !strcmp(argv[1], "crash");
-	kernel = open(argv[2], O_RDONLY);
-	initrd = open(argv[3], O_RDONLY);
-	if (kernel < 0 || initrd < 0)
-		err(1, "open");
+	kernel = open_file(argv[2], O_RDONLY);
+	initrd = open_file(argv[3], O_RDONLY);
 	if (syscall(SYS_kexec_file_load, kernel, initrd, strlen(argv[4]) + 1, argv[4],
 		    crash ? KEXEC_FILE_ON_CRASH : 0))
 		err(1, "load");

@@ -24,20 +24,12 @@
  *
  * A kernel without memmap_state has initialised everything when bind returns.
  */
-#define _GNU_SOURCE
-#include <err.h>
-#include <fcntl.h>
+#include "guest.h"
 #include <glob.h>
 #include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #define DRIVER		"/sys/bus/nd/drivers/nd_pmem/"
 #define DISK		"/dev/pmem0"
@@ -53,15 +45,6 @@ static uint64_t now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * 1000000000UL + t.tv_nsec - started;
-}
-
-static int open_file(const char *path, int flags)
-{
-	int fd = open(path, flags);
-
-	if (fd < 0)
-		err(1, "%s", path);
-	return fd;
 }
 
 /* The device has its name only as long as it is bound. */
@@ -131,9 +114,7 @@ static void mount_and_write(const char *file, off_t offset)
 		err(1, "mount");
 	mounted = now();
 	fd = open_file(file, O_RDWR);
-	map = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
-	if (map == MAP_FAILED)
-		err(1, "%s", file);
+	map = map_file(fd, PROT_READ | PROT_WRITE, HUGE, offset);
 	*(volatile char *)map = 1;
 	printf(" mounted=%lu byte=%lu", mounted, now());
 	munmap(map, HUGE);
@@ -217,9 +198,9 @@ static void touch(const char *file, unsigned int times, unsigned int seed)
 	unsigned int i;
 	char *map;
 
-	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED || !results)
-		err(1, "mmap");
+	map = map_file(fd, PROT_READ | PROT_WRITE, size, 0);
+	if (!results)
+		err(1, "malloc");
 	/* No fault but those of the file is to be counted. */
 	memset(results, 0xff, times * sizeof(*results));
 	srand48(seed);

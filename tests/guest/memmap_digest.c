@@ -15,16 +15,8 @@
  * replaced by 1 where it is what most pages have, and left alone elsewhere.  Of System
  * RAM these are the two pointers by which a free block is in a list.
  */
-#define _GNU_SOURCE
+#include "guest.h"
 #include <elf.h>
-#include <err.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define PAGE_BYTES	4096UL
 #define KERNEL_MAP	0xffffffff80000000UL
@@ -71,9 +63,7 @@ static void copy_physical(uint64_t phys, void *to, size_t size)
 			err(1, "%#lx bytes of RAM at physical %#lx", size, phys);
 		return;
 	}
-	map = mmap(NULL, offset + size, PROT_READ, MAP_SHARED, mem, phys - offset);
-	if (map == MAP_FAILED)
-		err(1, "%#lx bytes at physical %#lx", size, phys);
+	map = map_file(mem, PROT_READ, offset + size, phys - offset);
 	memcpy(to, map + offset, size);
 	munmap(map, offset + size);
 }
@@ -138,11 +128,9 @@ static void open_kcore(void)
 	Elf64_Ehdr head;
 	int i;
 
-	mem = open("/dev/mem", O_RDONLY);
-	if (mem < 0)
-		err(1, "/dev/mem");
-	kcore = open("/proc/kcore", O_RDONLY);
-	if (kcore < 0 || pread(kcore, &head, sizeof(head), 0) != sizeof(head))
+	mem = open_file("/dev/mem", O_RDONLY);
+	kcore = open_file("/proc/kcore", O_RDONLY);
+	if (pread(kcore, &head, sizeof(head), 0) != sizeof(head))
 		err(1, "/proc/kcore");
 	ranges = calloc(head.e_phnum, sizeof(*ranges));
 	if (!ranges || pread(kcore, ranges, head.e_phnum * sizeof(*ranges), head.e_phoff) < 0)
