@@ -203,8 +203,7 @@ pristine_tree() {
 		die "$linux has no commit"
 	lend_tree "$dir" "$linux"
 	switch_tree "$dir" "$head"
-	kgit -C "$dir" branch -q -f pristine "$head"
-	kgit -C "$dir" checkout -q pristine
+	kgit -C "$dir" checkout -q -B pristine
 	kgit -C "$dir" clean -q -f -d -x
 }
 
