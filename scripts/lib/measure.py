@@ -332,7 +332,7 @@ def perform_all(args, jobs):
             run = json.loads(line)
             kept[run["key"]] = run
     programs = [*sorted(PROGRAMS.glob("measure*")),
-                *(PROGRAMS / name for name in ("init", "common"))]
+                *(PROGRAMS / name for name in ("init", "common", "guest.h"))]
     same = [args.machine["qemu"], args.accelerator, *map(digest, programs)]
     for job in jobs:
         words = json.dumps([job.about(), job.guest, digest(getattr(args, job.image)), same])
