@@ -190,7 +190,6 @@ def columns(data):
 # Which variant a column shows.
 ITSELF = {head: head for head in ("base", "base0", "off", "series")}
 WITHOUT = {"base0": "base0", "series": "series0"}
-PAIR = {"base": "base", "series": "series"}
 SYNC = {"base": "base", "base0": "base0", "series": "sync"}
 DEVICE_ROWS = (
     ("first bind of a boot", first("bind"), ITSELF),
@@ -216,23 +215,22 @@ def rows(data):
     not have."""
     heads, found = columns(data), []
 
-    def add(section, label, of, kernels, *more):
-        found.append((section, label, *(of(data, kernels[head], *more) if head in kernels else []
-                                        for head in heads)))
+    def add(section, label, of, shown, *more):
+        found.append((section, label, *(of(data, shown.get(head), *more) for head in heads)))
 
     small, large = data["pmem_gib"] // SMALL, data["pmem_gib"]
     for pmem, mapping in itertools.product((small, large), MAPPINGS):
-        for label, of, kernels in DEVICE_ROWS:
-            add(f"{pmem} GiB map={mapping}, ms", label, devices, kernels, of, pmem, mapping)
-    add(f"{HUGE * large} GiB map=dev, ms", "bind returns, 1 worker", huges, {"series": "series"})
+        for label, of, shown in DEVICE_ROWS:
+            add(f"{pmem} GiB map={mapping}, ms", label, devices, shown, of, pmem, mapping)
+    add(f"{HUGE * large} GiB map=dev, ms", "bind returns, 1 worker", huges, ITSELF)
     memory = {run["memory_gib"] for run in data["runs"] if run["what"] == "boot"}
     for gib in memory:
-        add("boot, ms", f"{gib:g} GiB of RAM: deferred init", boots, PAIR, gib)
+        add("boot, ms", f"{gib:g} GiB of RAM: deferred init", boots, ITSELF, gib)
     for mapping in MAPPINGS:
         add("instructions a page, 1 CPU", f"{small} GiB map={mapping}: memmap init, sync", binds,
-            {"base": "base", "series": "sync"}, f"fsdax-{mapping}", "init", True)
+            SYNC, f"fsdax-{mapping}", "init", True)
     for gib in memory:
-        add("instructions a page, 1 CPU", f"{gib:g} GiB of RAM: deferred init", boots, PAIR, gib,
+        add("instructions a page, 1 CPU", f"{gib:g} GiB of RAM: deferred init", boots, ITSELF, gib,
             True)
     return heads, found
 
