@@ -92,8 +92,6 @@ struct dev_pagemap;
 struct work_struct;
 
 bool memmap_async_in_background(unsigned long nr_pages);
-void memmap_async_report(const struct memmap_async_desc *desc,
-			 const struct memmap_async *m, unsigned long start);
 unsigned long memmap_async_progress(const struct dev_pagemap *pgmap, unsigned long *total);
 int memmap_async_complete(struct dev_pagemap *pgmap);
 void memmap_async_notify(struct dev_pagemap *pgmap, struct work_struct *work);
@@ -135,6 +133,10 @@ void memmap_async_wait(struct memmap_async *m);
  */
 void memmap_async_free(struct memmap_async *m);
 
+/*
+ * What follows is there only with CONFIG_MEMMAP_ASYNC.
+ */
+
 /**
  * memmap_async_nr_pages() - the pages that became available so far
  * @m: from memmap_async_alloc()
@@ -144,16 +146,6 @@ void memmap_async_free(struct memmap_async *m);
  */
 unsigned long memmap_async_nr_pages(const struct memmap_async *m);
 
-/**
- * memmap_async_nr_workers() - how many work on it, on-demand callers apart
- * @m: from memmap_async_alloc()
- *
- * Context: Any.
- * Return: The number of workers.
- */
-unsigned int memmap_async_nr_workers(const struct memmap_async *m);
-
-#ifdef CONFIG_MEMMAP_ASYNC
 /**
  * memmap_async_grow() - initialize units that are not claimed yet
  * @m: from memmap_async_alloc()
@@ -170,16 +162,6 @@ unsigned int memmap_async_nr_workers(const struct memmap_async *m);
  * is nothing left to begin with, though units can still be in flight then.
  */
 unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages);
-#else
-static inline unsigned long memmap_async_grow(struct memmap_async *m, unsigned long nr_pages)
-{
-	return 0;
-}
-#endif
-
-/*
- * What follows is there only with CONFIG_MEMMAP_ASYNC.
- */
 
 /**
  * memmap_async_sync() - have some struct pages initialized now

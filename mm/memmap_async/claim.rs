@@ -158,7 +158,11 @@ impl<S: Deref<Target = [Word]>> ClaimMap<S> {
 
     /// Refuses all entries and claims from now on. Those who hold a claim finish it.
     pub(crate) fn close(&self) {
-        self.counts.0.gate.fetch_or(CLOSED, Full);
+        let mut gate = self.counts.0.gate.load(Relaxed);
+
+        while let Err(now) = self.counts.0.gate.cmpxchg(gate, gate | CLOSED, Full) {
+            gate = now;
+        }
     }
 
     /// Whether [`close()`](Self::close) was called.
@@ -292,8 +296,8 @@ impl<S: Deref<Target = [Word]>> Claim<'_, S> {
         let nr_units = self.units().len() as u64;
 
         // INVARIANT: The units go over from this claim, which ends here, to `done`; then they are
-        // no longer counted.
-        self.word.done.fetch_or(self.bits, Release);
+        // no longer counted. None of their bits is in `done` yet, so to add them sets them.
+        self.word.done.fetch_add(self.bits, Release);
         // Full: the last one to come here has seen all the others' units.
         let last = self.map.counts.0.remaining.fetch_sub(nr_units, Full) == nr_units;
 
@@ -304,8 +308,9 @@ impl<S: Deref<Target = [Word]>> Claim<'_, S> {
 
 impl<S: Deref<Target = [Word]>> Drop for Claim<'_, S> {
     fn drop(&mut self) {
-        // INVARIANT: The units go back from this claim, which ends here, to `todo`.
-        self.word.todo.fetch_or(self.bits, Release);
+        // INVARIANT: The units go back from this claim, which ends here, to `todo`. None of their
+        // bits is there, so to add them sets them.
+        self.word.todo.fetch_add(self.bits, Release);
     }
 }
 

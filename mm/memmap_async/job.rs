@@ -454,9 +454,4 @@ impl<I: Initializer> Handle<I> {
     pub(crate) fn job(&self) -> &Job<I> {
         &self.job
     }
-
-    /// How many workers there are.
-    pub(crate) fn nr_workers(&self) -> usize {
-        self.workers.len()
-    }
 }

@@ -10,7 +10,6 @@
 
 #include <kunit/static_stub.h>
 #include <linux/init.h>
-#include <linux/jiffies.h>
 #include <linux/log2.h>
 #include <linux/memmap_async.h>
 #include <linux/mm.h>
@@ -23,9 +22,6 @@
 #include <linux/string.h>
 #include <linux/topology.h>
 #include <linux/workqueue.h>
-
-#define CREATE_TRACE_POINTS
-#include <trace/events/memmap_async.h>
 
 /*
  * The least that is worth a worker of its own, in pages: 300 microseconds of
@@ -147,26 +143,6 @@ static int memmap_async_node(int nid)
 	return IS_ENABLED(CONFIG_NUMA) ? numa_nearest_node(nid, N_CPU) : nid;
 }
 
-/**
- * memmap_async_report() - tell the log, and the tracer, that a range is initialized
- * @desc: the range
- * @m: its job
- * @start: when it began, in jiffies
- *
- * Context: Any.
- */
-void memmap_async_report(const struct memmap_async_desc *desc,
-			 const struct memmap_async *m, unsigned long start)
-{
-	unsigned int msecs = jiffies_to_msecs(jiffies - start);
-
-	trace_memmap_async_done(desc->start_pfn, desc->end_pfn, msecs,
-				memmap_async_nr_workers(m));
-	pr_debug("pfns %#lx up to %#lx initialized in %ums by %u workers on node %d\n",
-		 desc->start_pfn, desc->end_pfn, msecs, memmap_async_nr_workers(m),
-		 memmap_async_node(desc->nid));
-}
-
 /* The node to work on and the number of workers, where not given. */
 static void memmap_async_place(struct memmap_async_desc *desc)
 {
@@ -195,7 +171,6 @@ struct memmap_async {
 	struct memmap_async_desc desc;
 	struct workqueue_struct *wq;
 	struct work_struct work;
-	atomic_long_t nr_pages;
 };
 
 static void memmap_async_thread(unsigned long start_pfn, unsigned long end_pfn,
@@ -203,8 +178,7 @@ static void memmap_async_thread(unsigned long start_pfn, unsigned long end_pfn,
 {
 	struct memmap_async *m = arg;
 
-	atomic_long_add(m->desc.init(start_pfn, end_pfn, m->desc.arg, true),
-			&m->nr_pages);
+	m->desc.init(start_pfn, end_pfn, m->desc.arg, true);
 }
 
 static void memmap_async_work(struct work_struct *work)
@@ -252,16 +226,6 @@ void memmap_async_free(struct memmap_async *m)
 {
 	memmap_async_wait(m);
 	kfree(m);
-}
-
-unsigned long memmap_async_nr_pages(const struct memmap_async *m)
-{
-	return atomic_long_read(&m->nr_pages);
-}
-
-unsigned int memmap_async_nr_workers(const struct memmap_async *m)
-{
-	return m->desc.nr_workers;
 }
 
 #endif /* !CONFIG_MEMMAP_ASYNC */
@@ -312,7 +276,6 @@ struct memmap_async *memmap_async_alloc(const struct memmap_async_desc *desc)
 int memmap_init_parallel(const struct memmap_async_desc *desc)
 {
 	struct memmap_async_desc d = *desc;
-	unsigned long start = jiffies;
 	struct memmap_async *m;
 
 	if (!memmap_async_valid(&d))
@@ -327,11 +290,8 @@ int memmap_init_parallel(const struct memmap_async_desc *desc)
 		return 0;
 	}
 
-	trace_memmap_async_start(d.start_pfn, d.end_pfn, d.nid,
-				 memmap_async_nr_workers(m), false);
 	memmap_async_start(m);
 	memmap_async_wait(m);
-	memmap_async_report(&d, m, start);
 	memmap_async_free(m);
 	return 0;
 }

@@ -28,7 +28,6 @@ use kernel::{
     error::from_result,
     ffi::{
         c_int,
-        c_uint,
         c_ulong, //
     },
     prelude::*,
@@ -197,17 +196,6 @@ pub unsafe extern "C" fn memmap_async_free(m: *mut bindings::memmap_async) {
 pub unsafe extern "C" fn memmap_async_nr_pages(m: *const bindings::memmap_async) -> c_ulong {
     // SAFETY: By the safety requirement.
     unsafe { borrow(m) }.job().nr_pages()
-}
-
-/// Returns how many workers there are.
-///
-/// # Safety
-///
-/// `m` is from [`memmap_async_new()`] and not freed.
-#[export]
-pub unsafe extern "C" fn memmap_async_nr_workers(m: *const bindings::memmap_async) -> c_uint {
-    // SAFETY: By the safety requirement.
-    unsafe { borrow(m) }.nr_workers() as c_uint
 }
 
 /// Initialises a run of struct pages after the example of two.

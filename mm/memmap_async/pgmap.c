@@ -15,7 +15,6 @@
 #include <linux/atomic.h>
 #include <linux/cache.h>
 #include <linux/export.h>
-#include <linux/jiffies.h>
 #include <linux/memmap_async.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
@@ -23,17 +22,16 @@
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
-#include <trace/events/memmap_async.h>
 #include "../mm_init.h"
 #include "pgmap.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/memmap_async.h>
 
 struct pgmap_range {
 	struct memmap_device_arg device;
 	struct memmap_async_desc desc;
 	struct memmap_async *job;
-	/* All pfns of the range, those included that the driver reserved. */
-	unsigned long start_pfn, end_pfn;
-	unsigned long start;	/* in jiffies */
 	/* Set with release once the vmemmap is there: the job may be used. */
 	bool started;
 };
@@ -69,7 +67,8 @@ static void pgmap_range_done(void *arg)
 	struct pgmap_jobs *jobs = r->device.pgmap->memmap_jobs;
 	struct work_struct *notify_work;
 
-	memmap_async_report(&r->desc, r->job, r->start);
+	trace_memmap_async_end(r->desc.start_pfn, r->desc.end_pfn,
+			       r->desc.end_pfn - r->desc.start_pfn);
 
 	/* Fully ordered, so that the decrement comes after the struct pages. */
 	if (!atomic_dec_and_test(&jobs->nr_left))
@@ -122,13 +121,12 @@ void pgmap_jobs_alloc(struct dev_pagemap *pgmap, bool background)
 	atomic_set(&jobs->nr_left, pgmap->nr_range);
 
 	for (i = 0; i < pgmap->nr_range; i++) {
+		const struct range *range = &pgmap->ranges[i];
 		struct pgmap_range *r = &jobs->ranges[i];
 
-		r->start_pfn = PHYS_PFN(pgmap->ranges[i].start);
-		r->end_pfn = r->start_pfn + PHYS_PFN(range_len(&pgmap->ranges[i]));
-
 		/* A caller who waits for a unit must not wait for long. */
-		if (!memmap_device_desc(pgmap, r->start_pfn, r->end_pfn, pgmap->nid,
+		if (!memmap_device_desc(pgmap, PHYS_PFN(range->start),
+					PHYS_PFN(range->end) + 1, pgmap->nid,
 					&r->device, &r->desc) || r->desc.preemptible)
 			goto err_free;
 
@@ -173,16 +171,16 @@ bool pgmap_jobs_start(struct dev_pagemap *pgmap, int range_id)
 		return false;
 
 	r = &pgmap->memmap_jobs->ranges[range_id];
-	r->start = jiffies;
-	trace_memmap_async_start(r->desc.start_pfn, r->desc.end_pfn, r->desc.nid,
-				 memmap_async_nr_workers(r->job), true);
+	trace_memmap_async_start(r->desc.start_pfn, r->desc.end_pfn, r->desc.nid);
 
-	first = min(SECTION_ALIGN_UP(r->start_pfn), r->end_pfn);
-	last = max(SECTION_ALIGN_DOWN(r->end_pfn), r->desc.start_pfn);
+	/* What the driver reserved in front belongs to the section, not to the job. */
+	first = SECTION_ALIGN_UP(PHYS_PFN(pgmap->ranges[range_id].start));
+	first = min(first, r->desc.end_pfn);
+	last = max(SECTION_ALIGN_DOWN(r->desc.end_pfn), r->desc.start_pfn);
 	if (r->desc.start_pfn < first)
 		memmap_async_sync(r->job, r->desc.start_pfn, first);
-	if (last < r->end_pfn)
-		memmap_async_sync(r->job, last, r->end_pfn);
+	if (last < r->desc.end_pfn)
+		memmap_async_sync(r->job, last, r->desc.end_pfn);
 
 	/* Pairs with the acquire in pgmap_jobs_sync(). */
 	smp_store_release(&r->started, true);
@@ -231,9 +229,9 @@ int pgmap_jobs_sync(struct dev_pagemap *pgmap, unsigned long pfn,
 	for (i = 0; i < jobs->nr_range; i++) {
 		struct pgmap_range *r = &jobs->ranges[i];
 
-		if (pfn < r->start_pfn || pfn >= r->end_pfn)
+		if (pfn < r->desc.start_pfn || pfn >= r->desc.end_pfn)
 			continue;
-		if (nr_pages > r->end_pfn - pfn)
+		if (nr_pages > r->desc.end_pfn - pfn)
 			break;
 		/* Pairs with the release in pgmap_jobs_start(). */
 		if (!smp_load_acquire(&r->started))
@@ -264,8 +262,7 @@ void pgmap_jobs_cancel(struct dev_pagemap *pgmap)
 		memmap_async_cancel(r->job);
 		nr_pages = memmap_async_nr_pages(r->job);
 		if (nr_pages < r->desc.end_pfn - r->desc.start_pfn)
-			trace_memmap_async_cancel(r->desc.start_pfn, r->desc.end_pfn,
-						  nr_pages);
+			trace_memmap_async_end(r->desc.start_pfn, r->desc.end_pfn, nr_pages);
 	}
 }
 

@@ -51,7 +51,7 @@ def first_bind(lines):
         raise MeasureError("boot's bind was not traced")
     bind = max(found, key=lambda bind: bind["bind"])
     done = [at - bind["start"] for _, at, event, _ in measure.events(lines)
-            if event == "memmap_async_done"]
+            if event == "memmap_async_end"]
     return {"bind": bind["bind"], "idle": max(done[-1:] + [bind["bind"]])}
 
 

@@ -63,7 +63,7 @@ HOTADD_PROBES = (
 # interrupt until boot has chosen a clock source, and is wrong there by a
 # factor of two.
 TSC_CLOCK = "trace_clock=x86-tsc trace_event=printk:console"
-WALL_CLOCK = "trace_clock=mono trace_event=memmap_async:memmap_async_done"
+WALL_CLOCK = "trace_clock=mono trace_event=memmap_async:memmap_async_end"
 QUIET = "loglevel=4 kunit.enable=0"
 DEFERRED = r"node \d+ deferred pages initiali[sz]ed"
 

@@ -9,48 +9,22 @@
 
 /* A range begins to be initialized. */
 TRACE_EVENT(memmap_async_start,
-	    TP_PROTO(unsigned long start_pfn, unsigned long end_pfn, int nid,
-		     unsigned int nr_workers, bool background),
-	    TP_ARGS(start_pfn, end_pfn, nid, nr_workers, background),
+	    TP_PROTO(unsigned long start_pfn, unsigned long end_pfn, int nid),
+	    TP_ARGS(start_pfn, end_pfn, nid),
 	    TP_STRUCT__entry(__field(unsigned long, start_pfn)
 			     __field(unsigned long, end_pfn)
 			     __field(int, nid)
-			     __field(unsigned int, nr_workers)
-			     __field(bool, background)
 	    ),
 	    TP_fast_assign(__entry->start_pfn = start_pfn;
 			   __entry->end_pfn = end_pfn;
 			   __entry->nid = nid;
-			   __entry->nr_workers = nr_workers;
-			   __entry->background = background;
 	    ),
-	    TP_printk("start_pfn=%#lx end_pfn=%#lx nid=%d nr_workers=%u background=%d",
-		      __entry->start_pfn, __entry->end_pfn, __entry->nid,
-		      __entry->nr_workers, __entry->background)
+	    TP_printk("start_pfn=%#lx end_pfn=%#lx nid=%d",
+		      __entry->start_pfn, __entry->end_pfn, __entry->nid)
 );
 
-/* All of a range is initialized. */
-TRACE_EVENT(memmap_async_done,
-	    TP_PROTO(unsigned long start_pfn, unsigned long end_pfn,
-		     unsigned int msecs, unsigned int nr_workers),
-	    TP_ARGS(start_pfn, end_pfn, msecs, nr_workers),
-	    TP_STRUCT__entry(__field(unsigned long, start_pfn)
-			     __field(unsigned long, end_pfn)
-			     __field(unsigned int, msecs)
-			     __field(unsigned int, nr_workers)
-	    ),
-	    TP_fast_assign(__entry->start_pfn = start_pfn;
-			   __entry->end_pfn = end_pfn;
-			   __entry->msecs = msecs;
-			   __entry->nr_workers = nr_workers;
-	    ),
-	    TP_printk("start_pfn=%#lx end_pfn=%#lx ms=%u nr_workers=%u",
-		      __entry->start_pfn, __entry->end_pfn, __entry->msecs,
-		      __entry->nr_workers)
-);
-
-/* A range goes away before all of it is initialized. */
-TRACE_EVENT(memmap_async_cancel,
+/* All of a range is initialized, or it goes away before. */
+TRACE_EVENT(memmap_async_end,
 	    TP_PROTO(unsigned long start_pfn, unsigned long end_pfn,
 		     unsigned long nr_pages),
 	    TP_ARGS(start_pfn, end_pfn, nr_pages),

@@ -8,11 +8,17 @@ use std::cell::Cell;
 
 loom::thread_local! {
     static RUNS: Cell<usize> = Cell::new(0);
+    static STUCK: Cell<usize> = Cell::new(0);
 }
 
 /// How many times this thread's work item has begun to run.
 pub fn runs() -> usize {
     RUNS.with(|nr| nr.get())
+}
+
+/// How many work items this thread has put on a queue that is stuck.
+pub fn stuck() -> usize {
+    STUCK.with(|nr| nr.get())
 }
 
 pub trait WorkItem {
@@ -74,6 +80,7 @@ impl Queue {
         T: HasWork + WorkItem<Pointer = Arc<T>> + Send + Sync + 'static,
     {
         if matches!(self, Queue::Stuck) {
+            STUCK.with(|nr| nr.set(nr.get() + 1));
             return Ok(());
         }
 

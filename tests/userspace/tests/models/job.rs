@@ -599,10 +599,12 @@ pub(crate) fn how_many_workers() {
         builder(0).check(move || {
             let model = Model::new(Setup {
                 nr_workers: wanted,
+                queue: &STUCK,
                 ..SETUP
             });
 
-            assert_eq!(model.handle.nr_workers(), got, "so many workers");
+            model.handle.start();
+            assert_eq!(workqueue::stuck(), got, "so many workers");
         });
     }
 }

@@ -163,12 +163,6 @@ impl<T: AtomicType> Atomic<T> {
         result
     }
 
-    /// Sets the bits of `v` and returns what was there before.
-    #[track_caller]
-    pub fn fetch_or<Ordering: ordering::Ordering>(&self, v: T, _: Ordering) -> T {
-        self.rmw::<Ordering>(|a, order| a.fetch_or(v.into_repr(), order))
-    }
-
     /// Does `op` with the ordering asked for.
     ///
     /// [`Full`] is made of fences: they are what LKMM's full barriers are, and loom takes a
