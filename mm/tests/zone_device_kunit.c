@@ -34,6 +34,10 @@
  */
 #define COMPOUND_CHECK_PAGES	4096UL
 
+/* Orders of compound pages, whatever the size of a page. */
+#define ORDER_2M	ilog2(SZ_2M / PAGE_SIZE)
+#define ORDER_1G	ilog2(SZ_1G / PAGE_SIZE)
+
 struct zone_device_case {
 	const char *name;
 	enum memory_type type;
@@ -55,13 +59,13 @@ static const struct zone_device_case zone_device_cases[] = {
 	{ "generic, large", MEMORY_DEVICE_GENERIC, 0, 0, SZ_1G, 1 },
 	{ "private, three ranges", MEMORY_DEVICE_PRIVATE, 0, 0, SZ_256M, 3 },
 	{ "fs_dax, three ranges", MEMORY_DEVICE_FS_DAX, 0, SZ_2M, SZ_256M, 3 },
-	{ "generic, 32K compounds", MEMORY_DEVICE_GENERIC, 3, 0, SZ_16M, 1 },
-	{ "generic, 2M compounds", MEMORY_DEVICE_GENERIC, 9, 0, SZ_16M, 1 },
-	{ "generic, 2M compounds, partial sections", MEMORY_DEVICE_GENERIC, 9, SZ_2M, SZ_256M, 1 },
-	{ "generic, 2M compounds, large", MEMORY_DEVICE_GENERIC, 9, 0, SZ_1G, 1 },
-	{ "generic, 1G compounds", MEMORY_DEVICE_GENERIC, 18, 0, SZ_2G, 1 },
-	{ "fs_dax, 2M compounds", MEMORY_DEVICE_FS_DAX, 9, 0, SZ_256M, 1 },
-	{ "generic, 2M compounds, three ranges", MEMORY_DEVICE_GENERIC, 9, 0, SZ_256M, 3 },
+	{ "generic, compounds of 8 pages", MEMORY_DEVICE_GENERIC, 3, 0, SZ_16M, 1 },
+	{ "generic, 2M compounds", MEMORY_DEVICE_GENERIC, ORDER_2M, 0, SZ_16M, 1 },
+	{ "generic, 2M compounds, partial sections", MEMORY_DEVICE_GENERIC, ORDER_2M, SZ_2M, SZ_256M, 1 },
+	{ "generic, 2M compounds, large", MEMORY_DEVICE_GENERIC, ORDER_2M, 0, SZ_1G, 1 },
+	{ "generic, 1G compounds", MEMORY_DEVICE_GENERIC, ORDER_1G, 0, SZ_2G, 1 },
+	{ "fs_dax, 2M compounds", MEMORY_DEVICE_FS_DAX, ORDER_2M, 0, SZ_256M, 1 },
+	{ "generic, 2M compounds, three ranges", MEMORY_DEVICE_GENERIC, ORDER_2M, 0, SZ_256M, 3 },
 };
 
 KUNIT_ARRAY_PARAM_DESC(zone_device, zone_device_cases, name);
@@ -89,6 +93,7 @@ static const struct dev_pagemap_ops zone_device_test_ops = {
 };
 
 KUNIT_DEFINE_ACTION_WRAPPER(zone_device_unmap, memunmap_pages, struct dev_pagemap *);
+KUNIT_DEFINE_ACTION_WRAPPER(zone_device_vfree, vfree, const void *);
 
 static void zone_device_release_region(void *data)
 {
@@ -190,8 +195,11 @@ static void expect_range(struct kunit *test, struct dev_pagemap *pgmap,
 	}
 }
 
+/* The memmap of a section can be in one block, or in as many as it has pages. */
+#define MEMMAP_ORDER	ilog2(PAGES_PER_SECTION * sizeof(struct page) / PAGE_SIZE)
+
 /* What a memmap and its page tables are in is allocated as one of these. */
-static const unsigned int block_orders[] = { 0, PMD_ORDER };
+static const unsigned int block_orders[] = { 0, MEMMAP_ORDER };
 
 /* Not present in any page table, and no flags that a struct page could have. */
 #define RUBBISH		0xa4
@@ -224,7 +232,7 @@ static struct page *want_alloc(struct kunit *test)
 	struct page *want = vmalloc(sizeof(*want) * COMPOUND_CHECK_PAGES);
 
 	KUNIT_ASSERT_NOT_NULL(test, want);
-	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, (kunit_action_t *)vfree, want));
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, zone_device_vfree, want));
 	return want;
 }
 
@@ -334,7 +342,7 @@ static void zone_device_not_checked(struct kunit *test)
 	if (IS_ENABLED(CONFIG_DEBUG_VM))
 		kunit_skip(test, "all pages are checked");
 
-	block = block_alloc(PMD_ORDER, true);
+	block = block_alloc(MEMMAP_ORDER, true);
 	KUNIT_ASSERT_NOT_NULL(test, block);
 
 #ifdef CONFIG_MEMORY_FAILURE
@@ -344,8 +352,8 @@ static void zone_device_not_checked(struct kunit *test)
 	migrate_disable();
 	/* If it were checked, this page would be reported, and the block lost. */
 	set_page_count(virt_to_page(block) + 1, 1);
-	__free_pages_untouched(virt_to_page(block), PMD_ORDER);
-	again = block_alloc(PMD_ORDER, true);
+	__free_pages_untouched(virt_to_page(block), MEMMAP_ORDER);
+	again = block_alloc(MEMMAP_ORDER, true);
 	set_page_count(virt_to_page(block) + 1, 0);
 	migrate_enable();
 #ifdef CONFIG_MEMORY_FAILURE
@@ -353,13 +361,13 @@ static void zone_device_not_checked(struct kunit *test)
 #endif
 
 	KUNIT_EXPECT_PTR_EQ(test, again, block);
-	free_pages((unsigned long)again, PMD_ORDER);
+	free_pages((unsigned long)again, MEMMAP_ORDER);
 }
 
 /* Pages that memmap was in are as fit for use as any, the first one included. */
 static void zone_device_memmap_freed(struct kunit *test)
 {
-	const unsigned int order = PMD_ORDER;
+	const unsigned int order = MEMMAP_ORDER;
 	struct page *again[32] = {};
 	struct page *want, *page, *got = NULL;
 	int i;
@@ -413,6 +421,10 @@ static void neighbours_map(struct kunit *test, struct neighbours *n)
 	static const struct zone_device_case c = {
 		"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_4M, SZ_16G + SZ_64M, 1
 	};
+
+	/* arm64 frees all of a page of memmap with the first subsection that is in it. */
+	if (PAGES_PER_SUBSECTION * sizeof(struct page) < PAGE_SIZE)
+		kunit_skip(test, "subsections share pages of memmap");
 
 	n->pgmap = zone_device_alloc(test, &c);
 	n->below = zone_device_alloc(test, &c);
@@ -576,7 +588,7 @@ kunit_test_suites(&zone_device_test_suite);
 #ifdef CONFIG_MEMMAP_ASYNC_DEVICE
 
 static const struct zone_device_case background_case = {
-	"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_2M, SZ_1G, 1
+	"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_2M, 8 * PAGES_PER_SECTION * PAGE_SIZE, 1
 };
 
 /* Workers that never get to run. */
@@ -606,6 +618,14 @@ static struct dev_pagemap *background_map(struct kunit *test,
 		memset(pfn_to_page(first), 0xff, (last - first) * sizeof(struct page));
 	}
 	return pgmap;
+}
+
+/* A subsection in the midst of those that are not ready from the start. */
+static unsigned long background_pfn(struct dev_pagemap *pgmap)
+{
+	unsigned long start_pfn = PHYS_PFN(pgmap->range.start);
+
+	return SECTION_ALIGN_UP(start_pfn) + 37 * PAGES_PER_SUBSECTION;
 }
 
 static bool touched(unsigned long pfn)
@@ -652,7 +672,7 @@ static void background_sync(struct kunit *test)
 	struct dev_pagemap *pgmap = background_map(test, &background_case);
 	unsigned long start = PHYS_PFN(pgmap->range.start);
 	unsigned long end = PHYS_PFN(pgmap->range.end + 1);
-	unsigned long pfn = start + 100 * PAGES_PER_SUBSECTION, p;
+	unsigned long pfn = background_pfn(pgmap), p;
 	unsigned long first = SECTION_ALIGN_UP(start), last = SECTION_ALIGN_DOWN(end);
 	struct page *want = want_alloc(test);
 
@@ -708,7 +728,7 @@ static void background_idle(struct kunit *test)
 static void background_memory_failure(struct kunit *test)
 {
 	struct dev_pagemap *pgmap = background_map(test, &background_case);
-	unsigned long pfn = PHYS_PFN(pgmap->range.start) + 100 * PAGES_PER_SUBSECTION;
+	unsigned long pfn = background_pfn(pgmap);
 	unsigned long recovered = NODE_DATA(pgmap->nid)->mf_stats.recovered;
 
 	KUNIT_EXPECT_EQ(test, 0, memory_failure(pfn, MF_SW_SIMULATED));
@@ -720,11 +740,11 @@ static void background_memory_failure(struct kunit *test)
 static void background_memory_failure_early(struct kunit *test)
 {
 	struct dev_pagemap *pgmap = background_map(test, &background_case);
-	unsigned long pfn = PHYS_PFN(pgmap->range.start) + 100 * PAGES_PER_SUBSECTION;
+	unsigned long pfn = background_pfn(pgmap);
 	struct memory_failure_stats *stats = &NODE_DATA(pgmap->nid)->mf_stats;
 	const struct vmem_altmap altmap = {
 		.base_pfn = PHYS_PFN(pgmap->range.start),
-		.reserve = 101 * PAGES_PER_SUBSECTION,
+		.reserve = pfn + 1 - PHYS_PFN(pgmap->range.start),
 	};
 	struct memory_failure_stats before = *stats;
 
@@ -773,7 +793,7 @@ static void background_dax(struct kunit *test)
 	struct dev_pagemap *pgmap = background_map(test, &background_case);
 	unsigned long pfn = PHYS_PFN(pgmap->range.start), got = 0;
 	struct dax_device *dax_dev = alloc_dax(pgmap, &background_dax_ops);
-	const pgoff_t pgoff = 100 * PAGES_PER_SUBSECTION;
+	const pgoff_t pgoff = background_pfn(pgmap) - pfn;
 	void *kaddr;
 	int id;
 
@@ -815,7 +835,7 @@ static int background_unmap(void *data)
 static void background_dying(struct kunit *test)
 {
 	struct dev_pagemap *pgmap = background_map(test, &background_case);
-	unsigned long pfn = PHYS_PFN(pgmap->range.start) + 100 * PAGES_PER_SUBSECTION;
+	unsigned long pfn = background_pfn(pgmap);
 	struct background_unmapper u = { .pgmap = pgmap };
 	int i;
 
@@ -855,7 +875,7 @@ static int background_faults(void *data)
 	while (!kthread_should_stop()) {
 		struct dev_pagemap *pgmap;
 
-		pos = (pos + 37 * PAGES_PER_SUBSECTION + 1) % PHYS_PFN(SZ_1G);
+		pos = (pos + 37 * PAGES_PER_SUBSECTION + 1) % PHYS_PFN(background_case.size);
 		pgmap = get_dev_pagemap(start + pos);
 		if (pgmap && !memmap_sync(start + pos, 1)) {
 			if (page_pgmap(pfn_to_page(start + pos)) == pgmap)
@@ -927,7 +947,7 @@ static void background_attrs(struct kunit *test)
 {
 	struct dev_pagemap *pgmap = zone_device_alloc(test, &background_case);
 	struct device *dev = kunit_device_register(test, "memmap_background");
-	unsigned long pfn = PHYS_PFN(pgmap->range.start), total;
+	unsigned long total;
 
 	KUNIT_ASSERT_FALSE(test, IS_ERR(dev));
 	kunit_activate_static_stub(test, pgmap_jobs_start_workers, no_workers);
@@ -939,7 +959,7 @@ static void background_attrs(struct kunit *test)
 	KUNIT_ASSERT_FALSE(test, IS_ERR(devm_dax_memremap_pages(dev, pgmap)));
 	KUNIT_ASSERT_EQ(test, 0, device_add_groups(dev, dax_memmap_groups));
 	KUNIT_EXPECT_TRUE(test, has_memmap_state(dev));
-	KUNIT_EXPECT_EQ(test, 0, memmap_sync(pfn + 100 * PAGES_PER_SUBSECTION, 1));
+	KUNIT_EXPECT_EQ(test, 0, memmap_sync(background_pfn(pgmap), 1));
 	KUNIT_EXPECT_LT(test, memmap_async_progress(pgmap, &total), total);
 	KUNIT_EXPECT_EQ(test, 0, memmap_async_complete(pgmap));
 	KUNIT_EXPECT_EQ(test, memmap_async_progress(pgmap, &total), total);
