@@ -8,6 +8,8 @@
  * dax_pages storm FILE SIZE THREADS SECONDS SEED: threads write a word here and
  * there until they get SIGBUS; fails if one does not within SECONDS.
  * dax_pages fill FILE SIZE OFFSET: writes rubbish everywhere from OFFSET on.
+ * dax_pages poison FILE SIZE PAGE: prints the pfn of that page, and has the kernel believe
+ * that it is broken; fails if it does not get SIGBUS for it.
  */
 #include "guest.h"
 #include <pthread.h>
@@ -19,7 +21,7 @@
 #define WORDS	(PAGE / sizeof(uint64_t))
 #define RUBBISH	0xa5a5c3c35a5a3c3cUL
 
-enum mode { WRITE, VERIFY, STORM, FILL };
+enum mode { WRITE, VERIFY, STORM, FILL, POISON };
 
 static unsigned int mode;
 static uint64_t *map;
@@ -77,18 +79,38 @@ static void *work(void *arg)
 	return (void *)(uintptr_t)bad;
 }
 
+static int poison(uint64_t page)
+{
+	volatile uint64_t *at = map + page * WORDS;
+	int pagemap = open("/proc/self/pagemap", O_RDONLY);
+	int inject = open("/sys/kernel/debug/hwpoison/corrupt-pfn", O_WRONLY);
+	uint64_t entry;
+
+	*at = RUBBISH;
+	if (pread(pagemap, &entry, sizeof(entry), (uintptr_t)at / PAGE * sizeof(entry)) < 0)
+		err(1, "pagemap");
+	printf("%lu\n", entry & ((1UL << 55) - 1));
+	fflush(stdout);
+	if (sigsetjmp(on_sigbus, 1))
+		return 0;
+	if (dprintf(inject, "%lu", entry & ((1UL << 55) - 1)) < 0)
+		err(1, "corrupt-pfn");
+	*at = 0;
+	errx(1, "no SIGBUS");
+}
+
 int main(int argc, char **argv)
 {
-	static const char *const modes[] = { "write", "verify", "storm", "fill" };
+	static const char *const modes[] = { "write", "verify", "storm", "fill", "poison" };
 	uint64_t size, threads, offset = 0, i, bad = 0;
 
-	while (mode <= FILL && argc > 1 && strcmp(argv[1], modes[mode]))
+	while (mode <= POISON && argc > 1 && strcmp(argv[1], modes[mode]))
 		mode++;
-	if (mode > FILL || argc != (mode == FILL ? 5 : 7))
+	if (mode > POISON || argc != (mode >= FILL ? 5 : 7))
 		errx(2, "no such arguments");
 	size = strtoull(argv[3], NULL, 0);
 	threads = strtoull(argv[4], NULL, 0);
-	if (mode == FILL) {
+	if (mode >= FILL) {
 		offset = threads;
 	} else {
 		count = strtoull(argv[5], NULL, 0);
@@ -96,15 +118,19 @@ int main(int argc, char **argv)
 	}
 	nr_pages = size / PAGE;
 
-	if (mode == STORM)
+	if (mode == STORM || mode == POISON)
 		signal(SIGBUS, sigbus);
-	map = map_file(open_file(argv[2], O_RDWR), PROT_READ | PROT_WRITE, size, offset);
+	map = map_file(open_file(argv[2], O_RDWR), PROT_READ | PROT_WRITE, size,
+		       mode == FILL ? offset : 0);
 	if (mode == FILL) {
 		/* Not memset(), which an emulated CPU does byte by byte. */
 		for (i = 0; i < nr_pages * WORDS; i++)
 			map[i] = RUBBISH;
 		return 0;
 	}
+
+	if (mode == POISON)
+		return poison(offset);
 
 	pthread_t ids[threads];
 
