@@ -21,6 +21,9 @@ pub(crate) struct Memmap {
 // SAFETY: It has no state but memory, and gives out only raw pointers to that.
 unsafe impl Sync for Memmap {}
 
+// SAFETY: Any thread can unmap it.
+unsafe impl Send for Memmap {}
+
 impl Memmap {
     /// `mib` of memory, faulted in by so many threads, each the part that it is going to write.
     pub(crate) fn new(mib: usize, threads: usize) -> Self {

@@ -16,8 +16,14 @@
 //! - Interrupts: there are threads only, and none runs on top of another. Preemption only as far as
 //!   [`preempt::when_enabled()`] goes.
 //! - Freezing, RCU, priorities, memory that is short.
+//!
+//! With the feature `native` the standard library takes loom's place, so that it runs as fast as
+//! the machine can, and is no model.
 
 #![expect(missing_docs, reason = "the kernel crate has them")]
+
+#[cfg(feature = "native")]
+extern crate std as loom;
 
 pub mod workqueue;
 
@@ -255,8 +261,17 @@ pub mod time {
     pub struct Instant<C>(i64, PhantomData<C>);
 
     impl<C> Instant<C> {
+        #[cfg(not(feature = "native"))]
         pub fn now() -> Self {
             Self(NOW.with(|now| now.get()), PhantomData)
+        }
+
+        #[cfg(feature = "native")]
+        pub fn now() -> Self {
+            static START: std::sync::LazyLock<std::time::Instant> =
+                std::sync::LazyLock::new(std::time::Instant::now);
+
+            Self(START.elapsed().as_nanos() as i64, PhantomData)
         }
 
         pub fn elapsed(&self) -> Delta {

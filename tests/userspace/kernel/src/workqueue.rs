@@ -2,6 +2,8 @@
 
 //! Stands in for `kernel::workqueue`: a thread for each work item, as long as it is queued.
 
+#![cfg_attr(feature = "native", allow(dead_code, unused_imports))]
+
 use crate::{alloc::NumaNode, sync::Arc};
 use loom::{sync::Mutex, thread};
 use std::cell::Cell;
@@ -74,6 +76,28 @@ pub enum Queue {
     Stuck,
 }
 
+#[cfg(feature = "native")]
+static NEXT: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
+
+#[cfg(feature = "native")]
+impl Queue {
+    pub fn enqueue_on_node<T>(&self, _: NumaNode, item: Arc<T>) -> Result<(), Arc<T>>
+    where
+        T: HasWork + WorkItem<Pointer = Arc<T>> + Send + Sync + 'static,
+    {
+        NEXT.lock().unwrap().push(Box::new(|| T::run(item)));
+        Ok(())
+    }
+
+    /// Runs the next work item in this thread; whether there was one.
+    pub fn run_next(&self) -> bool {
+        let next = NEXT.lock().unwrap().pop();
+
+        next.map(|run| run()).is_some()
+    }
+}
+
+#[cfg(not(feature = "native"))]
 impl Queue {
     pub fn enqueue_on_node<T>(&self, _: NumaNode, item: Arc<T>) -> Result<(), Arc<T>>
     where
