@@ -8,7 +8,7 @@ what has to wait for it.
 
 With memmap_async=off the series has one worker for device memory: the task that binds,
 which does it by the same function and without the engine.  With memmap_async=sync
-all CPUs work, and the kernel has to say that it was two.
+all CPUs work, and two work items have to be seen in the trace.
 """
 
 import sys

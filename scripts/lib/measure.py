@@ -97,13 +97,15 @@ def traced_binds(lines):
     running, found = {}, []
     for task, at, event, match in events(lines):
         if event == "bind_in":
-            running[task] = {"dev": match["dev"], "start": at, "init": 0, "pages": 0}
+            running[task] = {"dev": match["dev"], "start": at, "init": 0, "pages": 0, "workers": 0}
         elif bind := running.get(task):
             if event in ("init_in", "altmap_in"):
                 bind["init"] -= at
                 bind["pages"] += int(match["nr"] or 0)
             elif event in ("init_out", "altmap_out"):
                 bind["init"] += at
+            elif bind["init"] < 0 and "workqueue=memmap_async " in match.string:
+                bind["workers"] += 1
             elif event == "bind_out":
                 found.append({**running.pop(task), "bind": at - bind["start"]})
     return found
@@ -218,19 +220,17 @@ def init_job(which, number, kind, pmem, times, icount=False, what="init"):
                  for bind in traced_binds(lines) if bind["pages"]]
         if len(binds) != times:
             raise MeasureError(f"{len(binds)} binds were traced, not {times}")
-        said = [int(found[1]) for line in lines
-                if (found := re.match(r"dmesg: .*memmap_async: pfns .* by (\d+) workers", line))]
-        wanted = [CPUS] * times if which == "sync" and not icount else []
-        if said != wanted:
-            raise MeasureError(f"{which}: the kernel said that {said} workers initialised device "
-                               f"memory, not {wanted}")
+        started = {bind["workers"] for bind in traced_binds(lines) if bind["pages"]}
+        if not icount and started != {CPUS if which == "sync" else 0}:
+            raise MeasureError(f"{which}: binds began with {started} workers")
         return {"binds": binds[1:]}
 
     size = f"{pmem >> 30} GiB" if pmem >> 30 else f"{pmem >> 20} MiB"
     return Job(
         what, which, number, f"{size} {report.KINDS[kind]}", f"measure_init {kind} {times}", read,
         memory_for_pmem(pmem), {"kind": kind}, icount, options=with_pmem(pmem),
-        probes=(*BIND_PROBES, *INIT_PROBES), clock=tsc_clock(icount) if icount else WALL_CLOCK,
+        probes=(*BIND_PROBES, *INIT_PROBES),
+        clock=tsc_clock(icount) if icount else WALL_CLOCK + ",workqueue:workqueue_queue_work",
     )
 
 
