@@ -43,6 +43,32 @@ static inline int memmap_sync(unsigned long pfn, unsigned long nr_pages)
 	return 0;
 }
 
+#ifdef CONFIG_DEFERRED_INIT_OVERLAP
+bool memmap_boot_sync(unsigned long pfn, unsigned long nr_pages);
+bool memmap_boot_wait(void);
+void memmap_boot_finish(void);
+unsigned long memmap_boot_nr_deferred(void);
+#else
+static inline bool memmap_boot_sync(unsigned long pfn, unsigned long nr_pages)
+{
+	return false;
+}
+
+static inline bool memmap_boot_wait(void)
+{
+	return false;
+}
+
+static inline void memmap_boot_finish(void)
+{
+}
+
+static inline unsigned long memmap_boot_nr_deferred(void)
+{
+	return 0;
+}
+#endif
+
 /**
  * struct memmap_async_desc - a range of struct pages to initialize, and how
  * @start_pfn: first pfn of the range
@@ -92,6 +118,7 @@ struct dev_pagemap;
 struct work_struct;
 
 bool memmap_async_in_background(unsigned long nr_pages);
+bool memmap_async_held(void);
 unsigned long memmap_async_progress(const struct dev_pagemap *pgmap, unsigned long *total);
 int memmap_async_complete(struct dev_pagemap *pgmap);
 void memmap_async_notify(struct dev_pagemap *pgmap, struct work_struct *work);

@@ -33,11 +33,12 @@ static enum {
 	MEMMAP_ASYNC_OFF,	/* each caller initializes its struct pages alone */
 	MEMMAP_ASYNC_SYNC,	/* workers help, and all callers wait for them */
 	MEMMAP_ASYNC_ON,	/* callers who need not wait do not */
+	MEMMAP_ASYNC_HOLD,	/* for tests: at boot, no worker begins before the end */
 } memmap_async_mode __ro_after_init = MEMMAP_ASYNC_ON;
 
 static int __init memmap_async_setup(char *str)
 {
-	static const char * const modes[] = { "off", "sync", "on" };
+	static const char * const modes[] = { "off", "sync", "on", "hold" };
 	int mode = str ? match_string(modes, ARRAY_SIZE(modes), str) : -EINVAL;
 
 	if (mode < 0)
@@ -116,7 +117,20 @@ postcore_initcall(memmap_async_sysfs_init);
 bool memmap_async_in_background(unsigned long nr_pages)
 {
 	return IS_ENABLED(CONFIG_MEMMAP_ASYNC) && nr_pages > WORKER_PAGES &&
-	       memmap_async_mode == MEMMAP_ASYNC_ON;
+	       memmap_async_mode >= MEMMAP_ASYNC_ON;
+}
+
+/**
+ * memmap_async_held() - whether boot's workers begin only when boot waits for them
+ *
+ * Tests have to reach every page by way of who needs it.
+ *
+ * Context: Any.
+ * Return: True with memmap_async=hold.
+ */
+bool __init memmap_async_held(void)
+{
+	return memmap_async_mode == MEMMAP_ASYNC_HOLD;
 }
 
 static bool memmap_async_valid(const struct memmap_async_desc *desc)

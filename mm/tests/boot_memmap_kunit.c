@@ -6,6 +6,7 @@
  */
 #include <kunit/test.h>
 #include <linux/initrd.h>
+#include <linux/memmap_async.h>
 #include <linux/memory.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
@@ -14,6 +15,7 @@
 #include <linux/page_ext.h>
 #include <linux/poison.h>
 #include <linux/set_memory.h>
+#include <linux/vmstat.h>
 #include <asm/sections.h>
 #include "../internal.h"
 #include "../page_alloc.h"
@@ -354,6 +356,165 @@ static void boot_memmap_online(struct kunit *test)
 }
 #endif
 
+#ifdef CONFIG_DEFERRED_INIT_OVERLAP
+/* What was seen while boot went on. With memmap_async=hold, no worker interfered. */
+static struct {
+	bool held;
+	unsigned long nr_hidden, nr_hidden_after, pfn;
+	bool ready;
+	int soft_offline, memory_failure, contig;
+	unsigned long nr_wanted, nr_allocated, nr_stalls;
+} boot_early;
+
+/* Sections that are there, and offline; @pfn becomes that of the last one. */
+static unsigned long __init count_hidden_sections(unsigned long *last_pfn)
+{
+	unsigned long nr = 0;
+	struct zone *zone;
+
+	for_each_populated_zone(zone) {
+		unsigned long pfn = SECTION_ALIGN_UP(zone->zone_start_pfn);
+
+		for (; pfn < zone_end_pfn(zone); pfn += PAGES_PER_SECTION) {
+			if (!pfn_valid(pfn) || pfn_to_online_page(pfn))
+				continue;
+			*last_pfn = pfn;
+			nr++;
+		}
+	}
+	return nr;
+}
+
+static int __init boot_early_sync(void)
+{
+	unsigned long unused;
+	struct page *page;
+
+	boot_early.held = memmap_async_held();
+	boot_early.nr_hidden = count_hidden_sections(&boot_early.pfn);
+	if (!boot_early.nr_hidden)
+		return 0;
+	memmap_boot_sync(boot_early.pfn + 1, 1);
+	page = pfn_to_online_page(boot_early.pfn + 1);
+	boot_early.ready = page && !PagePoisoned(page) &&
+			   page_to_pfn(page) == boot_early.pfn + 1 &&
+			   zone_spans_pfn(page_zone(page), page_to_pfn(page));
+	boot_early.nr_hidden_after = count_hidden_sections(&unused);
+	return 0;
+}
+pure_initcall(boot_early_sync);
+
+/* Who goes by pfn has that pfn's section ready, whichever it is. */
+static int __init boot_early_readers(void)
+{
+	unsigned long pfn;
+
+	if (!boot_early.held)
+		return 0;
+#ifdef CONFIG_MEMORY_FAILURE
+	count_hidden_sections(&pfn);
+	boot_early.soft_offline = soft_offline_page(pfn + 1, 0) ?: unpoison_memory(pfn + 1);
+	count_hidden_sections(&pfn);
+	boot_early.memory_failure = memory_failure(pfn + 1, MF_SW_SIMULATED) ?:
+				    unpoison_memory(pfn + 1);
+#endif
+#ifdef CONFIG_CONTIG_ALLOC
+	count_hidden_sections(&pfn);
+	boot_early.contig = alloc_contig_range(pfn, pfn + pageblock_nr_pages, ACR_FLAGS_NONE,
+					       GFP_KERNEL);
+	if (!boot_early.contig)
+		free_contig_range(pfn, pageblock_nr_pages);
+#endif
+	return 0;
+}
+late_initcall(boot_early_readers);
+
+static unsigned long __init boot_early_stalls(void)
+{
+	unsigned long nr = 0;
+#ifdef CONFIG_VM_EVENT_COUNTERS
+	unsigned long *events = kmalloc_array(NR_VM_EVENT_ITEMS, sizeof(*events), GFP_KERNEL);
+	int i;
+
+	if (!events)
+		return ULONG_MAX;
+	all_vm_events(events);
+	for (i = ALLOCSTALL_NORMAL; i <= ALLOCSTALL_MOVABLE; i++)
+		nr += events[i];
+	nr += events[PGSCAN_DIRECT] + events[PGSCAN_KSWAPD] + events[OOM_KILL];
+	kfree(events);
+#endif
+	return nr;
+}
+
+/* Nearly all memory is there for who asks for it, and nothing is reclaimed for it. */
+static int __init boot_early_hog(void)
+{
+	unsigned long nr = 0;
+	struct page *page, *next;
+	LIST_HEAD(pages);
+
+	if (!boot_early.held)
+		return 0;
+	boot_early.nr_stalls = boot_early_stalls();
+	boot_early.nr_wanted = totalram_pages() / 100 * 95;
+	while (nr < boot_early.nr_wanted) {
+		gfp_t gfp = nr / MAX_ORDER_NR_PAGES % 2 ? GFP_ATOMIC : GFP_KERNEL;
+
+		/* Movable ones can be CMA's. */
+		page = alloc_pages(gfp | __GFP_MOVABLE | __GFP_NOWARN | __GFP_NORETRY,
+				   MAX_PAGE_ORDER);
+		if (!page)
+			break;
+		list_add(&page->lru, &pages);
+		nr += MAX_ORDER_NR_PAGES;
+	}
+	boot_early.nr_allocated = nr;
+	list_for_each_entry_safe(page, next, &pages, lru)
+		__free_pages(page, MAX_PAGE_ORDER);
+	boot_early.nr_stalls = boot_early_stalls() - boot_early.nr_stalls;
+	return 0;
+}
+late_initcall(boot_early_hog);
+
+static void boot_memmap_early(struct kunit *test)
+{
+	kunit_info(test, "%lu sections were offline, %lu after one was needed",
+		   boot_early.nr_hidden, boot_early.nr_hidden_after);
+	if (boot_early.nr_hidden)
+		KUNIT_EXPECT_TRUE(test, boot_early.ready);
+	if (!boot_early.held)
+		return;
+
+	KUNIT_EXPECT_GT(test, boot_early.nr_hidden, 0);
+	KUNIT_EXPECT_EQ(test, boot_early.nr_hidden_after, boot_early.nr_hidden - 1);
+	KUNIT_EXPECT_EQ(test, boot_early.soft_offline, 0);
+	KUNIT_EXPECT_EQ(test, boot_early.memory_failure, 0);
+	KUNIT_EXPECT_EQ(test, boot_early.contig, 0);
+	KUNIT_EXPECT_GE(test, boot_early.nr_allocated, boot_early.nr_wanted);
+	KUNIT_EXPECT_EQ(test, boot_early.nr_stalls, 0);
+}
+#else
+static void boot_memmap_early(struct kunit *test)
+{
+	kunit_skip(test, "boot has waited");
+}
+#endif
+
+/* Nothing is left hidden. */
+static void boot_memmap_each_online(struct kunit *test)
+{
+	struct zone *zone;
+
+	for_each_populated_zone(zone) {
+		unsigned long pfn = SECTION_ALIGN_UP(zone->zone_start_pfn);
+
+		for (; pfn < zone_end_pfn(zone); pfn += PAGES_PER_SECTION)
+			KUNIT_EXPECT_TRUE_MSG(test, !pfn_valid(pfn) || pfn_to_online_page(pfn),
+					      "pfn %#lx is offline", pfn);
+	}
+}
+
 static struct kunit_case boot_memmap_test_cases[] = {
 	KUNIT_CASE_SLOW(boot_memmap_links),
 	KUNIT_CASE_SLOW(boot_memmap_managed),
@@ -361,6 +522,8 @@ static struct kunit_case boot_memmap_test_cases[] = {
 	KUNIT_CASE_SLOW(boot_memmap_free),
 	KUNIT_CASE(boot_memmap_text),
 	KUNIT_CASE_SLOW(boot_memmap_online),
+	KUNIT_CASE(boot_memmap_early),
+	KUNIT_CASE(boot_memmap_each_online),
 	{}
 };
 

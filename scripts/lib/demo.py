@@ -135,7 +135,7 @@ def jobs(args):
                 yield device_job(args, which, number, pmem, mapping,
                                  touches=TOUCHES if which in ("base", "series") else 0)
         yield huge_job(args, number)
-        for which in ("base", "series"):
+        for which in ("base", "series", "sync"):
             yield boot_job(which, number, memory, cpus=args.cpus)
     for mapping, which in itertools.product(MAPPINGS, ("base", "sync")):
         yield init_job(which, 1, f"fsdax-{mapping}", small, 2, icount=True)
@@ -225,7 +225,8 @@ def rows(data):
     add(f"{HUGE * large} GiB map=dev, ms", "bind returns, 1 worker", huges, ITSELF)
     memory = {run["memory_gib"] for run in data["runs"] if run["what"] == "boot"}
     for gib in memory:
-        add("boot, ms", f"{gib:g} GiB of RAM: deferred init", boots, ITSELF, gib)
+        add("boot, ms", f"{gib:g} GiB of RAM: wait for deferred init", boots, ITSELF, gib)
+        add("boot, ms", "  memmap_async=sync", boots, SYNC, gib)
     for mapping in MAPPINGS:
         add("instructions a page, 1 CPU", f"{small} GiB map={mapping}: memmap init, sync", binds,
             SYNC, f"fsdax-{mapping}", "init", True)

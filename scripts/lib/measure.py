@@ -156,15 +156,20 @@ def console_time(lines, text):
     return int(matches(f"{TRACED}console: {text}", lines)[-1]["time"])
 
 
+def cpus_up(lines):
+    """When the line before that of deferred memory was said."""
+    return console_time(lines, r"smpboot: Total of \d+ processors")
+
+
 def until_init(lines):
-    """Ticks of TSC_CLOCK, and how many are a microsecond."""
-    return {"ticks": console_time(lines, "Run /init "),
+    """Ticks of TSC_CLOCK, since power-on and with all CPUs, and how many are a microsecond."""
+    ticks = console_time(lines, "Run /init ")
+    return {"ticks": ticks, "ticks_smp": ticks - cpus_up(lines),
             "mhz": float(matches(r"dmesg: .*tsc: Detected ([\d.]+) MHz", lines)[0][1])}
 
 
 def deferred(lines):
-    """From the line before, when the CPUs are up, to that of deferred memory."""
-    return console_time(lines, DEFERRED) - console_time(lines, r"smpboot: Total of \d+ processors")
+    return console_time(lines, DEFERRED) - cpus_up(lines)
 
 
 @dataclasses.dataclass
@@ -235,11 +240,13 @@ def init_job(which, number, kind, pmem, times, icount=False, what="init"):
 
 
 def boot_job(which, number, memory, icount=False, cpus=CPUS):
-    """Boot's own milliseconds for its deferred pages, and with icount the instructions."""
+    """Boot's own milliseconds for its deferred pages, or those that it waits for them if it
+    goes on meanwhile; with icount the instructions."""
     def read(lines):
+        said = matches(rf"dmesg: .*\] (?:{DEFERRED} in (\d+)ms|boot waited (\d+) us for )", lines)
+        waited = [int(line[2]) / 1e3 for line in said if line[2]]
         found = {
-            "ms": max(int(took[1])
-                      for took in matches(rf"dmesg: .*\] {DEFERRED} in (\d+)ms", lines)),
+            "ms": max(waited or (int(line[1]) for line in said)),
             "pages": sum(int(present[1]) - SECTION_PAGES
                          for present in matches(r"zone \d+ Normal present (\d+)", lines)),
         }
