@@ -356,17 +356,25 @@ static void boot_memmap_online(struct kunit *test)
 }
 #endif
 
+static bool is_hidden(unsigned long pfn)
+{
+	unsigned long nr = pfn_to_section_nr(pfn);
+
+	return present_section_nr(nr) && !online_section_nr(nr);
+}
+
 #ifdef CONFIG_DEFERRED_INIT_OVERLAP
 /* What was seen while boot went on. With memmap_async=hold, no worker interfered. */
 static struct {
 	bool held;
-	unsigned long nr_hidden, nr_hidden_after, pfn;
+	unsigned long nr_hidden, nr_hidden_after, pfn, nr_online, nr_bad, bad_pfn;
 	bool ready;
 	int soft_offline, memory_failure, contig;
+	bool nolock;
 	unsigned long nr_wanted, nr_allocated, nr_stalls;
 } boot_early;
 
-/* Sections that are there, and offline; @pfn becomes that of the last one. */
+/* Sections that are there, and offline; @last_pfn becomes that of the last one. */
 static unsigned long __init count_hidden_sections(unsigned long *last_pfn)
 {
 	unsigned long nr = 0;
@@ -376,7 +384,7 @@ static unsigned long __init count_hidden_sections(unsigned long *last_pfn)
 		unsigned long pfn = SECTION_ALIGN_UP(zone->zone_start_pfn);
 
 		for (; pfn < zone_end_pfn(zone); pfn += PAGES_PER_SECTION) {
-			if (!pfn_valid(pfn) || pfn_to_online_page(pfn))
+			if (!is_hidden(pfn))
 				continue;
 			*last_pfn = pfn;
 			nr++;
@@ -385,20 +393,47 @@ static unsigned long __init count_hidden_sections(unsigned long *last_pfn)
 	return nr;
 }
 
+static bool __init is_ready(struct page *page)
+{
+	return !PagePoisoned(page) && zone_spans_pfn(page_zone(page), page_to_pfn(page)) &&
+	       page_to_nid(page) == zone_to_nid(page_zone(page));
+}
+
+/* What is online is ready; sections that are hidden in part would not do. */
+static void __init check_online_pages(void)
+{
+	struct zone *zone;
+
+	for_each_populated_zone(zone) {
+		unsigned long pfn = pageblock_align(zone->zone_start_pfn);
+
+		for (; pfn < zone_end_pfn(zone); pfn += pageblock_nr_pages) {
+			struct page *page = pfn_to_online_page(pfn);
+
+			if (!page)
+				continue;
+			boot_early.nr_online++;
+			if (is_ready(page))
+				continue;
+			boot_early.nr_bad++;
+			boot_early.bad_pfn = pfn;
+		}
+	}
+}
+
 static int __init boot_early_sync(void)
 {
 	unsigned long unused;
 	struct page *page;
 
+	check_online_pages();
 	boot_early.held = memmap_async_held();
 	boot_early.nr_hidden = count_hidden_sections(&boot_early.pfn);
 	if (!boot_early.nr_hidden)
 		return 0;
 	memmap_boot_sync(boot_early.pfn + 1, 1);
 	page = pfn_to_online_page(boot_early.pfn + 1);
-	boot_early.ready = page && !PagePoisoned(page) &&
-			   page_to_pfn(page) == boot_early.pfn + 1 &&
-			   zone_spans_pfn(page_zone(page), page_to_pfn(page));
+	boot_early.ready = page && is_ready(page);
 	boot_early.nr_hidden_after = count_hidden_sections(&unused);
 	return 0;
 }
@@ -407,8 +442,12 @@ pure_initcall(boot_early_sync);
 /* Who goes by pfn has that pfn's section ready, whichever it is. */
 static int __init boot_early_readers(void)
 {
-	unsigned long pfn;
+	struct page *page = alloc_pages_nolock(0, NUMA_NO_NODE, 0);
+	unsigned long pfn = 0;
 
+	boot_early.nolock = page;
+	if (page)
+		free_pages_nolock(page, 0);
 	if (!boot_early.held)
 		return 0;
 #ifdef CONFIG_MEMORY_FAILURE
@@ -483,6 +522,9 @@ static void boot_memmap_early(struct kunit *test)
 		   boot_early.nr_hidden, boot_early.nr_hidden_after);
 	if (boot_early.nr_hidden)
 		KUNIT_EXPECT_TRUE(test, boot_early.ready);
+	KUNIT_EXPECT_GT(test, boot_early.nr_online, 0);
+	KUNIT_EXPECT_EQ_MSG(test, boot_early.nr_bad, 0, "pfn %#lx", boot_early.bad_pfn);
+	KUNIT_EXPECT_TRUE(test, boot_early.nolock);
 	if (!boot_early.held)
 		return;
 
@@ -510,8 +552,7 @@ static void boot_memmap_each_online(struct kunit *test)
 		unsigned long pfn = SECTION_ALIGN_UP(zone->zone_start_pfn);
 
 		for (; pfn < zone_end_pfn(zone); pfn += PAGES_PER_SECTION)
-			KUNIT_EXPECT_TRUE_MSG(test, !pfn_valid(pfn) || pfn_to_online_page(pfn),
-					      "pfn %#lx is offline", pfn);
+			KUNIT_EXPECT_FALSE_MSG(test, is_hidden(pfn), "pfn %#lx is offline", pfn);
 	}
 }
 
