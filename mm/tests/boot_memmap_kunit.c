@@ -496,7 +496,7 @@ static int __init boot_early_hog(void)
 	if (!boot_early.held)
 		return 0;
 	boot_early.nr_stalls = boot_early_stalls();
-	boot_early.nr_wanted = totalram_pages() / 100 * 95;
+	boot_early.nr_wanted = (nr_free_pages() + memmap_boot_nr_deferred()) / 100 * 95;
 	while (nr < boot_early.nr_wanted) {
 		gfp_t gfp = nr / MAX_ORDER_NR_PAGES % 2 ? GFP_ATOMIC : GFP_KERNEL;
 
