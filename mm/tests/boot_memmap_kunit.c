@@ -367,15 +367,15 @@ static bool is_hidden(unsigned long pfn)
 /* What was seen while boot went on. With memmap_async=hold, no worker interfered. */
 static struct {
 	bool held;
-	unsigned long nr_hidden, nr_hidden_after, pfn, nr_online, nr_bad, bad_pfn;
+	unsigned long nr_hidden, nr_hidden_after, pfn, nr_online, nr_bad, bad_pfn, initrd_pfn;
 	bool ready;
 	int soft_offline, memory_failure, contig;
-	bool nolock;
-	unsigned long nr_wanted, nr_allocated, nr_stalls;
+	bool nolock, initrd_offline;
+	unsigned long nr_wanted, nr_allocated, nr_offline, nr_stalls;
 } boot_early;
 
-/* Sections that are there, and offline; @last_pfn becomes that of the last one. */
-static unsigned long __init count_hidden_sections(unsigned long *last_pfn)
+/* Sections that are there, and offline; @first_pfn becomes that of the first one. */
+static unsigned long __init count_hidden_sections(unsigned long *first_pfn)
 {
 	unsigned long nr = 0;
 	struct zone *zone;
@@ -386,8 +386,8 @@ static unsigned long __init count_hidden_sections(unsigned long *last_pfn)
 		for (; pfn < zone_end_pfn(zone); pfn += PAGES_PER_SECTION) {
 			if (!is_hidden(pfn))
 				continue;
-			*last_pfn = pfn;
-			nr++;
+			if (!nr++)
+				*first_pfn = pfn;
 		}
 	}
 	return nr;
@@ -427,6 +427,8 @@ static int __init boot_early_sync(void)
 	struct page *page;
 
 	check_online_pages();
+	if (initrd_start)
+		boot_early.initrd_pfn = page_to_pfn(virt_to_page((void *)initrd_start));
 	boot_early.held = memmap_async_held();
 	boot_early.nr_hidden = count_hidden_sections(&boot_early.pfn);
 	if (!boot_early.nr_hidden)
@@ -450,6 +452,9 @@ static int __init boot_early_readers(void)
 		free_pages_nolock(page, 0);
 	if (!boot_early.held)
 		return 0;
+	/* Its pages are free by then. After a kexec they are deferred memory's neighbours. */
+	wait_for_initramfs();
+	boot_early.initrd_offline = boot_early.initrd_pfn && is_hidden(boot_early.initrd_pfn);
 #ifdef CONFIG_MEMORY_FAILURE
 	count_hidden_sections(&pfn);
 	boot_early.soft_offline = soft_offline_page(pfn + 1, 0) ?: unpoison_memory(pfn + 1);
@@ -505,6 +510,7 @@ static int __init boot_early_hog(void)
 				   MAX_PAGE_ORDER);
 		if (!page)
 			break;
+		boot_early.nr_offline += !pfn_to_online_page(page_to_pfn(page));
 		list_add(&page->lru, &pages);
 		nr += MAX_ORDER_NR_PAGES;
 	}
@@ -530,10 +536,12 @@ static void boot_memmap_early(struct kunit *test)
 
 	KUNIT_EXPECT_GT(test, boot_early.nr_hidden, 0);
 	KUNIT_EXPECT_EQ(test, boot_early.nr_hidden_after, boot_early.nr_hidden - 1);
+	KUNIT_EXPECT_FALSE(test, boot_early.initrd_offline);
 	KUNIT_EXPECT_EQ(test, boot_early.soft_offline, 0);
 	KUNIT_EXPECT_EQ(test, boot_early.memory_failure, 0);
 	KUNIT_EXPECT_EQ(test, boot_early.contig, 0);
 	KUNIT_EXPECT_GE(test, boot_early.nr_allocated, boot_early.nr_wanted);
+	KUNIT_EXPECT_EQ(test, boot_early.nr_offline, 0);
 	KUNIT_EXPECT_EQ(test, boot_early.nr_stalls, 0);
 }
 #else
