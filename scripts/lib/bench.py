@@ -35,7 +35,7 @@ EARLY_BOOTS = {
     "128 MiB": (128 << 20, "", 0), SMALL_BOOT: (512 << 20, "", 1.5), "4 GiB": (4 << 30, "", 30),
     "4 GiB, nothing deferred": (4 << 30, "early_page_ext", 25),
 }
-HOTADDS = (("dax", 64), ("virtio-mem", 64), ("virtio-mem", 256))
+HOTADDS = (("dax", 64), ("virtio-mem", 64), ("dax", 256), ("virtio-mem", 256))
 HOTADD_PARTS = {"add": "its sections", "init": "memmap init", "free": "pages freed",
                 "contiguous": "zone->contiguous", "all": "all"}
 MEMMAP_PARTS = ("add", "init", "free")
@@ -77,7 +77,7 @@ def jobs(args):
             yield boot_job(which, number + boot / 100, gib << 30, icount)
         for boot, which in product(range(0 if icount else SMALL_BOOTS), KERNELS):
             yield small_boot_job(which, number + boot / 100)
-        for boot, which in product(range(0 if icount else BOOTS), (*KERNELS, "sync")):
+        for boot, which in product(range(0 if icount else SMALL_BOOTS), (*KERNELS, "sync")):
             yield large_boot_job(which, number + boot / 100)
         for (way, gib), which in product(HOTADDS[: 2 if icount else None], KERNELS):
             yield hotadd_job(which, number, way, gib, icount)
