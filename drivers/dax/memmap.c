@@ -43,8 +43,11 @@ void *devm_dax_memremap_pages(struct device *dev, struct dev_pagemap *pgmap)
 	void *addr;
 
 	memmap = devres_alloc(devm_dax_memmap_release, sizeof(*memmap), GFP_KERNEL);
-	if (!memmap)
+	if (!memmap) {
+		/* A driver that does not know of it can have the pgmap next. */
+		pgmap->flags &= ~PGMAP_MEMMAP_ASYNC;
 		return ERR_PTR(-ENOMEM);
+	}
 
 	INIT_WORK(&memmap->notify_work, dax_memmap_notify);
 	memmap->dev = dev;
