@@ -168,6 +168,12 @@ def until_init(lines):
             "mhz": float(matches(r"dmesg: .*tsc: Detected ([\d.]+) MHz", lines)[0][1])}
 
 
+def waited_us(lines):
+    """What boot waited for deferred pages before init, if it went on meanwhile."""
+    found = filter(None, map(re.compile(r"dmesg: .*\] boot waited (\d+) us for").match, lines))
+    return next((int(line[1]) for line in found), None)
+
+
 def deferred(lines):
     return console_time(lines, DEFERRED) - cpus_up(lines)
 
@@ -243,10 +249,10 @@ def boot_job(which, number, memory, icount=False, cpus=CPUS):
     """Boot's own milliseconds for its deferred pages, or those that it waits for them if it
     goes on meanwhile; with icount the instructions."""
     def read(lines):
-        said = matches(rf"dmesg: .*\] (?:{DEFERRED} in (\d+)ms|boot waited (\d+) us for )", lines)
-        waited = [int(line[2]) / 1e3 for line in said if line[2]]
+        waited = waited_us(lines)
         found = {
-            "ms": max(waited or (int(line[1]) for line in said)),
+            "ms": waited / 1e3 if waited is not None else
+                  max(int(took[1]) for took in matches(rf"dmesg: .*\] {DEFERRED} in (\d+)ms", lines)),
             "pages": sum(int(present[1]) - SECTION_PAGES
                          for present in matches(r"zone \d+ Normal present (\d+)", lines)),
         }
@@ -280,7 +286,9 @@ def kexec_job(which, number, memory, kho, icount=False):
     def read(lines):
         started = int(matches(r"kexec: (\d+)", lines)[-1][1])
         found = until_init(lines)
-        return {"all": found["ticks"] - started, "deferred": deferred(lines), "mhz": found["mhz"]}
+        waited = waited_us(lines)
+        part = deferred(lines) if waited is None else waited * found["mhz"]
+        return {"all": found["ticks"] - started, "deferred": part, "mhz": found["mhz"]}
 
     return Job("kexec", which, number, f"kexec with {memory >> 30} GiB" + (", KHO" if kho else ""),
                "measure_init kexec", read, memory, {"kho": kho}, icount, clock=tsc_clock(icount),
