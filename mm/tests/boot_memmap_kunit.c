@@ -372,6 +372,8 @@ static struct {
 	int soft_offline, memory_failure, contig;
 	bool nolock, initrd_offline;
 	unsigned long nr_wanted, nr_allocated, nr_offline, nr_stalls;
+	int offline;
+	bool shrinks;
 } boot_early;
 
 /* Sections that are there, and offline; @first_pfn becomes that of the first one. */
@@ -384,7 +386,8 @@ static unsigned long __init count_hidden_sections(unsigned long *first_pfn)
 		unsigned long pfn = SECTION_ALIGN_UP(zone->zone_start_pfn);
 
 		for (; pfn < zone_end_pfn(zone); pfn += PAGES_PER_SECTION) {
-			if (!is_hidden(pfn))
+			/* Zones of two nodes can take turns. */
+			if (!is_hidden(pfn) || early_pfn_to_nid(pfn) != zone_to_nid(zone))
 				continue;
 			if (!nr++)
 				*first_pfn = pfn;
@@ -498,21 +501,24 @@ static int __init boot_early_hog(void)
 	struct page *page, *next;
 	LIST_HEAD(pages);
 
-	if (!boot_early.held)
+	if (!boot_early.held || movable_node_is_enabled())
 		return 0;
 	boot_early.nr_stalls = boot_early_stalls();
 	boot_early.nr_wanted = (nr_free_pages() + memmap_boot_nr_deferred()) / 100 * 95;
 	while (nr < boot_early.nr_wanted) {
-		gfp_t gfp = nr / MAX_ORDER_NR_PAGES % 2 ? GFP_ATOMIC : GFP_KERNEL;
+		/* First for those who cannot wait. */
+		gfp_t gfp = nr < boot_early.nr_wanted / 8 * 7 ? GFP_ATOMIC : GFP_KERNEL;
 
-		/* Movable ones can be CMA's. */
-		page = alloc_pages(gfp | __GFP_MOVABLE | __GFP_NOWARN | __GFP_NORETRY,
-				   MAX_PAGE_ORDER);
+		/* Those of CMA and ZONE_MOVABLE count as well. */
+		gfp |= __GFP_HIGHMEM | __GFP_MOVABLE;
+		page = alloc_pages(gfp | __GFP_NOWARN | __GFP_NORETRY, MAX_PAGE_ORDER);
 		if (!page)
 			break;
 		boot_early.nr_offline += !pfn_to_online_page(page_to_pfn(page));
 		list_add(&page->lru, &pages);
 		nr += MAX_ORDER_NR_PAGES;
+		if (nr % PHYS_PFN(SZ_1G) == 0)
+			check_online_pages();
 	}
 	boot_early.nr_allocated = nr;
 	list_for_each_entry_safe(page, next, &pages, lru)
@@ -520,7 +526,33 @@ static int __init boot_early_hog(void)
 	boot_early.nr_stalls = boot_early_stalls() - boot_early.nr_stalls;
 	return 0;
 }
-late_initcall(boot_early_hog);
+late_initcall_sync(boot_early_hog);
+
+#ifdef CONFIG_MEMORY_HOTREMOVE
+/* The last block can go, its zone ends with the one before. */
+static int __init boot_early_offline(void)
+{
+	pg_data_t *pgdat = NODE_DATA(early_pfn_to_nid(max_pfn - 1));
+	struct zone *zone = pgdat->node_zones + pgdat->nr_zones - 1;
+	unsigned long size = memory_block_size_bytes();
+	unsigned long pfn = ALIGN_DOWN(zone_end_pfn(zone) - 1, PHYS_PFN(size));
+	struct memory_block *block;
+
+	/* With movable_node boot allocates nothing there, if firmware says that it can go. */
+	if (!boot_early.held || !movable_node_is_enabled())
+		return 0;
+	block = memory_block_get(PFN_PHYS(pfn) / size);
+	lock_device_hotplug();
+	boot_early.offline = device_offline(&block->dev);
+	boot_early.shrinks = zone_end_pfn(zone) == pfn;
+	if (!boot_early.offline)
+		boot_early.offline = device_online(&block->dev);
+	unlock_device_hotplug();
+	memory_block_put(block);
+	return 0;
+}
+late_initcall_sync(boot_early_offline);
+#endif
 
 static void boot_memmap_early(struct kunit *test)
 {
@@ -543,6 +575,11 @@ static void boot_memmap_early(struct kunit *test)
 	KUNIT_EXPECT_GE(test, boot_early.nr_allocated, boot_early.nr_wanted);
 	KUNIT_EXPECT_EQ(test, boot_early.nr_offline, 0);
 	KUNIT_EXPECT_EQ(test, boot_early.nr_stalls, 0);
+	if (!movable_node_is_enabled())
+		return;
+
+	KUNIT_EXPECT_EQ(test, boot_early.offline, 0);
+	KUNIT_EXPECT_TRUE(test, boot_early.shrinks);
 }
 #else
 static void boot_memmap_early(struct kunit *test)
