@@ -12,6 +12,7 @@
 #include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/kthread.h>
+#include <linux/ktime.h>
 #include <linux/memmap_async.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
@@ -315,8 +316,14 @@ static unsigned long batch_init(unsigned long start_pfn, unsigned long end_pfn,
 		atomic_long_set(&t->most_pages, nr_pages);
 	atomic_inc(&t->nr_calls);
 	atomic_long_add(nr_pages, &t->pages);
-	if (t->udelay)
-		udelay(t->udelay * DIV_ROUND_UP(nr_pages, UNIT));
+	if (t->udelay) {
+		/* By the clock of the engine: udelay() is as good as its calibration. */
+		ktime_t end = ktime_add_us(ktime_get(),
+					   t->udelay * DIV_ROUND_UP(nr_pages, UNIT));
+
+		while (ktime_before(ktime_get(), end))
+			cpu_relax();
+	}
 	return nr_pages;
 }
 
