@@ -395,9 +395,11 @@ image_of() {
 }
 
 # warnings LOG...: one a line, without line numbers, for comparison.  Those of
-# make itself are about the machine, not the source.
+# make itself are about the machine, not the source; so is the one of jobserver-exec, which
+# LTO links by.
 warnings() {
-	grep -haiE '(^|[^[:alnum:]_])(warning|error):' "$@" | grep -avE '^make(\[[0-9]+\])?:' |
+	grep -haiE '(^|[^[:alnum:]_])(warning|error):' "$@" |
+		grep -avE '^(make(\[[0-9]+\])?:|WARNING: Unable to reopen jobserver)' |
 		sed -E -e 's/\x1b\[[0-9;]*[mK]//g' -e "s|$TREE/||g" -e 's|(\.\./)+tree/||g' \
 			-e 's/:[0-9]+(:[0-9]+)?//g' -e 's/ at line [0-9]+//g' |
 		sort -u || true
