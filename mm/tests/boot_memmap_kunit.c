@@ -575,7 +575,7 @@ static void boot_memmap_early(struct kunit *test)
 	KUNIT_EXPECT_GE(test, boot_early.nr_allocated, boot_early.nr_wanted);
 	KUNIT_EXPECT_EQ(test, boot_early.nr_offline, 0);
 	KUNIT_EXPECT_EQ(test, boot_early.nr_stalls, 0);
-	if (!movable_node_is_enabled())
+	if (!movable_node_is_enabled() || !IS_ENABLED(CONFIG_MEMORY_HOTREMOVE))
 		return;
 
 	KUNIT_EXPECT_EQ(test, boot_early.offline, 0);
