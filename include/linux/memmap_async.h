@@ -78,7 +78,8 @@ static inline unsigned long memmap_boot_nr_deferred(void)
  * @nid: the memory's node, whose CPUs do the work. A node without CPUs is
  *	served by the nearest that has some.
  * @nr_workers: how many work at a time; 0: as many as the node has CPUs, less
- *	where the range is too small for so many
+ *	where the range is too small for so many. Of workers in the background
+ *	one less while the kernel boots.
  * @preemptible: @init takes longer than some microseconds for a unit, or takes
  *	locks that sleep on PREEMPT_RT. If it does not, preemption is off while
  *	units are initialized, so that no task waits for one whose owner does not run.

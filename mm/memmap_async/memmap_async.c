@@ -10,6 +10,7 @@
 
 #include <kunit/static_stub.h>
 #include <linux/init.h>
+#include <linux/kernel.h>
 #include <linux/log2.h>
 #include <linux/memmap_async.h>
 #include <linux/mm.h>
@@ -170,6 +171,9 @@ static void memmap_async_place(struct memmap_async_desc *desc)
 			desc->nr_workers =
 				cpumask_weight_and(cpumask_of_node(desc->nid),
 						   housekeeping_cpumask(HK_TYPE_DOMAIN));
+		/* What boot wakes up would have to wait for a worker's time slice. */
+		if (desc->background && system_state < SYSTEM_RUNNING && desc->nr_workers > 1)
+			desc->nr_workers--;
 		desc->nr_workers = clamp(desc->nr_workers, 1,
 					 DIV_ROUND_UP(nr_pages, WORKER_PAGES));
 	}
