@@ -38,6 +38,12 @@
 #define ORDER_2M	ilog2(SZ_2M / PAGE_SIZE)
 #define ORDER_1G	ilog2(SZ_1G / PAGE_SIZE)
 
+/*
+ * Within a section, and where a page of memmap begins: of other memmaps, as those of
+ * 64 KiB pages at 2 MiB, vmemmap_populate_basepages() leaves out the last page.
+ */
+#define OFFSET		MAX(SZ_2M, PAGE_SIZE / sizeof(struct page) * PAGE_SIZE)
+
 struct zone_device_case {
 	const char *name;
 	enum memory_type type;
@@ -54,15 +60,15 @@ static const struct zone_device_case zone_device_cases[] = {
 	{ "generic", MEMORY_DEVICE_GENERIC, 0, 0, SZ_16M, 1 },
 	{ "pci_p2pdma", MEMORY_DEVICE_PCI_P2PDMA, 0, 0, SZ_16M, 1 },
 	{ "fs_dax, one subsection", MEMORY_DEVICE_FS_DAX, 0, SZ_2M, SZ_2M, 1 },
-	{ "fs_dax, partial sections", MEMORY_DEVICE_FS_DAX, 0, SZ_64M + SZ_2M, SZ_256M, 1 },
+	{ "fs_dax, partial sections", MEMORY_DEVICE_FS_DAX, 0, SZ_64M + OFFSET, SZ_256M, 1 },
 	{ "fs_dax, large", MEMORY_DEVICE_FS_DAX, 0, 0, SZ_2G, 1 },
 	{ "generic, large", MEMORY_DEVICE_GENERIC, 0, 0, SZ_1G, 1 },
 	{ "private, three ranges", MEMORY_DEVICE_PRIVATE, 0, 0, SZ_256M, 3 },
-	{ "fs_dax, three ranges", MEMORY_DEVICE_FS_DAX, 0, SZ_2M, SZ_256M, 3 },
+	{ "fs_dax, three ranges", MEMORY_DEVICE_FS_DAX, 0, OFFSET, SZ_256M, 3 },
 	{ "generic, compounds of 8 pages", MEMORY_DEVICE_GENERIC, 3, 0, SZ_16M, 1 },
 	{ "generic, 2M compounds", MEMORY_DEVICE_GENERIC, ORDER_2M, 0, SZ_16M, 1 },
 	{ "generic, 2M compounds, partial sections", MEMORY_DEVICE_GENERIC, ORDER_2M,
-	  SZ_2M, SZ_256M, 1 },
+	  OFFSET, SZ_256M, 1 },
 	{ "generic, 2M compounds, large", MEMORY_DEVICE_GENERIC, ORDER_2M, 0, SZ_1G, 1 },
 	{ "generic, 1G compounds", MEMORY_DEVICE_GENERIC, ORDER_1G, 0, SZ_2G, 1 },
 	{ "fs_dax, 2M compounds", MEMORY_DEVICE_FS_DAX, ORDER_2M, 0, SZ_256M, 1 },
@@ -589,7 +595,7 @@ kunit_test_suites(&zone_device_test_suite);
 #ifdef CONFIG_MEMMAP_ASYNC_DEVICE
 
 static const struct zone_device_case background_case = {
-	"fs_dax", MEMORY_DEVICE_FS_DAX, 0, SZ_2M, 8 * PAGES_PER_SECTION * PAGE_SIZE, 1
+	"fs_dax", MEMORY_DEVICE_FS_DAX, 0, OFFSET, 8 * PAGES_PER_SECTION * PAGE_SIZE, 1
 };
 
 /* Workers that never get to run. */
@@ -710,7 +716,7 @@ static void background_sync(struct kunit *test)
 static void background_idle(struct kunit *test)
 {
 	static const struct zone_device_case c = {
-		"fs_dax, three ranges", MEMORY_DEVICE_FS_DAX, 0, 0, SZ_256M, 3
+		"fs_dax, three ranges", MEMORY_DEVICE_FS_DAX, 0, 0, SZ_64K * PAGE_SIZE, 3
 	};
 	struct dev_pagemap *pgmap = background_map(test, &c);
 	int i;
