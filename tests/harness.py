@@ -52,7 +52,7 @@ class Tap:
 # another one patches it away, and executes it later, when the kernel does not know it any
 # more and panics.  So does base, once in 2,000 switches of all events of kmem (10.0.2).  What
 # tells this from a jump to where there is no code: no int3 (cc) is before RIP.
-GONE_INT3 = re.compile(r"Oops: int3.*?\] Code: [^<\n]*(?!cc)[0-9a-f]{2} <", re.DOTALL)
+GONE_INT3 = re.compile(r"Oops: int3(?:(?!\] Code: ).)*\] Code: [^<\n]*(?!cc)\w\w <", re.DOTALL)
 TRIES = 3
 
 
