@@ -440,8 +440,13 @@ keep_kernel() {
 		return 0
 	fi
 	switch_tree "$TREE" "$commit" || return
+	# What an earlier build compiled that did not get to its end would now be silent.
+	[ ! -e "$out/unfinished" ] || rm -rf "$out"
+	mkdir -p "$out"
+	: >"$out/unfinished"
 	(kernel_config "$TREE" "$out" "$@") || return
 	KERNEL_LOG=$name-build kernel_build "$TREE" "$out" "${args[@]}" "${boot##*/}" || return
+	rm "$out/unfinished"
 	rm -f "$BUILD/log/$name-sparse.log"
 	run_sparse "$out" "$name-sparse" "${args[@]}" || return
 	rm -rf "$image"
